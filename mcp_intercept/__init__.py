@@ -1,0 +1,43 @@
+"""Middleware for MCP clients: see, shape, trace and record what an agent says to its MCP servers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mcp_intercept._chain import AnyMiddleware, NextFunctionT
+from mcp_intercept._connect import connect
+from mcp_intercept._context import (
+    CallOptions,
+    Direction,
+    Exchange,
+    Kind,
+    MCPResponseContext,
+    MiddlewareContext,
+    Outcome,
+    ProgressCallback,
+)
+from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._middleware import Middleware, hook
+from mcp_intercept._session import CallbackClientSession, intercept
+from mcp_intercept.errors import InterceptError, MiddlewareError
+
+__all__ = [
+    "AnyMiddleware",
+    "CallOptions",
+    "CallbackClientSession",
+    "Direction",
+    "Exchange",
+    "InterceptError",
+    "Kind",
+    "MCPResponseContext",
+    "Middleware",
+    "MiddlewareContext",
+    "MiddlewareError",
+    "MiddlewareManager",
+    "NextFunctionT",
+    "Outcome",
+    "ProgressCallback",
+    "connect",
+    "hook",
+    "intercept",
+]

@@ -1,0 +1,165 @@
+"""`connect()`: from a command, a URL, a server object or a pair of streams to an initialized, intercepted session."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from mcp_intercept import _sdk
+from mcp_intercept._chain import AnyMiddleware
+from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._sdk import transports
+from mcp_intercept._session import CallbackClientSession, intercept
+from mcp_intercept.errors import InterceptError, UnsupportedTargetError
+
+if TYPE_CHECKING:
+    import mcp.types as types
+    from mcp.client.session import ElicitationFnT, ListRootsFnT, LoggingFnT, MessageHandlerFnT, SamplingFnT
+
+Mode: TypeAlias = Literal["legacy", "auto"]
+"""`"legacy"` is the `initialize` handshake; `"auto"` asks `server/discover` first, where the SDK can (line 2)."""
+
+Transport: TypeAlias = Literal["streamable-http", "sse"]
+"""What to speak to a URL."""
+
+
+@asynccontextmanager
+async def connect(
+    server: Any,
+    *middlewares: AnyMiddleware | MiddlewareManager,
+    connection_id: str | None = None,
+    timeout: float | None = None,
+    mode: Mode = "legacy",
+    transport: Transport = "streamable-http",
+    headers: Mapping[str, str] | None = None,
+    auth: Any = None,
+    http_client: Any = None,
+    sampling_callback: SamplingFnT | None = None,
+    elicitation_callback: ElicitationFnT | None = None,
+    list_roots_callback: ListRootsFnT | None = None,
+    logging_callback: LoggingFnT | None = None,
+    message_handler: MessageHandlerFnT | None = None,
+    client_info: types.Implementation | None = None,
+) -> AsyncGenerator[CallbackClientSession, None]:
+    """Open an initialized session whose every message passes the middlewares, the handshake included.
+
+    An exception that leaves the body comes out as it is, not wrapped in the exception groups of the SDK's transports.
+
+    Args:
+        server: A command (`StdioServerParameters`, or a list of its arguments), a URL, a server object of this
+            process (`FastMCP`, `MCPServer` or a low-level `Server`), a pair of streams, or any of the SDK's
+            transports (an async context manager that yields such a pair).
+        middlewares: The middlewares, first outermost; or one `MiddlewareManager`.
+        connection_id: What `context.connection_id` shows; by default a short generated name.
+        timeout: Seconds that a request waits for its response unless it says otherwise; `None` waits for ever.
+        mode: How the protocol version is negotiated. SDK line 1 knows only the handshake.
+        transport: What to speak to a URL.
+        headers: HTTP headers of every request; only for a URL.
+        auth: An `httpx.Auth` (line 1) or `httpx2.Auth` (line 2); only for a URL.
+        http_client: A client of your own to use for a URL, instead of `headers` and `auth`. It is not closed.
+        sampling_callback: As for `ClientSession`; so are the arguments below.
+        elicitation_callback: Answers the server's questions to the user.
+        list_roots_callback: Tells the server the roots.
+        logging_callback: Gets the server's log messages.
+        message_handler: Gets every incoming notification, and the errors of the transport.
+        client_info: Name and version of the client.
+
+    Raises:
+        UnsupportedTargetError: `server` is none of these.
+        InterceptError: Arguments that do not go together.
+        MiddlewareError: One of the middlewares is none.
+    """
+    _check_option("mode", mode, Mode)
+    _check_option("transport", transport, Transport)
+    link = _sdk.HttpLink()
+    streams = _streams_of(server, link, transport, headers, auth, http_client)
+    body_error: BaseException | None = None
+    try:
+        async with streams as pair:
+            inner = _sdk.ClientSession(
+                pair[0],
+                pair[1],
+                read_timeout_seconds=None if timeout is None else _sdk.to_timeout(timeout),
+                sampling_callback=sampling_callback,
+                elicitation_callback=elicitation_callback,
+                list_roots_callback=list_roots_callback,
+                logging_callback=logging_callback,
+                message_handler=message_handler,
+                client_info=client_info,
+            )
+            session = intercept(inner, *middlewares, connection_id=connection_id)
+            if _is_url(server):
+                session.attach_link(link)
+            async with session:
+                await _sdk.handshake(session, mode)
+                try:
+                    yield session
+                except BaseException as error:
+                    body_error = error
+                    raise
+    except BaseException as error:
+        _raise_ungrouped(error, body_error)
+
+
+def _check_option(name: str, value: object, allowed: Any) -> None:
+    if value not in get_args(allowed):
+        choices = " or ".join(repr(choice) for choice in get_args(allowed))
+        raise InterceptError(f"{name} must be {choices}, not {value!r}")
+
+
+def _is_url(server: object) -> bool:
+    return isinstance(server, str) and server.startswith(("http://", "https://"))
+
+
+def _streams_of(
+    server: Any,
+    link: _sdk.HttpLink,
+    transport: Transport,
+    headers: Mapping[str, str] | None,
+    auth: Any,
+    http_client: Any,
+) -> AbstractAsyncContextManager[Any]:
+    if _is_url(server):
+        if http_client is not None and (headers or auth or transport == "sse"):
+            raise InterceptError("give either http_client (for streamable HTTP) or headers and auth, not both")
+        if transport == "sse":
+            return transports.sse_streams(server, link, headers, auth)
+        return transports.http_streams(server, link, headers, auth, http_client)
+    if headers or auth or http_client or transport == "sse":
+        raise InterceptError("headers, auth, http_client and transport are only for a server that is given as a URL")
+    if isinstance(server, transports.StdioServerParameters):
+        return transports.stdio_client(server)
+    if isinstance(server, Sequence) and server and not isinstance(server, str | bytes):
+        if all(isinstance(part, str) for part in server):
+            return transports.stdio_client(transports.StdioServerParameters(command=server[0], args=list(server[1:])))
+        if len(server) >= 2 and hasattr(server[0], "receive") and hasattr(server[1], "send"):
+            return nullcontext(server)
+    if (low_level := transports.in_process_server(server)) is not None:
+        return transports.memory_streams(low_level)
+    if hasattr(server, "__aenter__") and not isinstance(server, _sdk.ClientSession):
+        return server
+    raise UnsupportedTargetError(
+        f"cannot connect to {_described(server)}; give a list of arguments or StdioServerParameters, "
+        f"a URL that begins with http:// or https://, a server object, a pair of streams, or a transport",
+        target=server,
+    )
+
+
+def _described(server: object) -> str:
+    # A string may be a command line or a URL with a secret in it.
+    return "a str that is no URL" if isinstance(server, str) else f"an object of type {type(server).__name__}"
+
+
+def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> None:
+    """Raise the one exception inside the groups that the transports' task groups made of it."""
+    original = error
+    while original is not body_error and len(inside := getattr(original, "exceptions", ())) == 1:
+        original = inside[0]
+    context = original.__context__
+    try:
+        raise original
+    finally:
+        # Raising it here would chain it to the group it came in.
+        original.__context__ = context
+        del error, original, body_error

@@ -1,0 +1,187 @@
+"""The plain values of one message: its context, its options, its response.
+
+Ground floor: knows neither the SDK nor the chain. Whoever attaches a chain fills these in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from mcp import ClientSession
+    from typing_extensions import TypeVar  # pydantic brings it; only type checkers need the default
+
+    ParamsT = TypeVar("ParamsT", default=Any)
+else:
+    from typing import TypeVar
+
+    ParamsT = TypeVar("ParamsT")
+
+Direction = Literal["outgoing", "incoming"]
+"""Seen from the client: `"outgoing"` is what it sends, `"incoming"` what the server sends."""
+
+Kind = Literal["request", "notification"]
+"""A request is answered, a notification is not."""
+
+Outcome = Literal["ok", "tool_error", "error", "timeout", "cancelled"]
+"""How a message ended, see `MCPResponseContext.outcome`."""
+
+ProgressCallback = Callable[[float, "float | None", "str | None"], Awaitable[None]]
+"""`async (progress, total, message)`, as the SDK's `ProgressFnT`."""
+
+# The code of the error that the SDK raises when its own clock ran out: line 1 uses HTTP's 408, line 2 -32001.
+_TIMEOUT_CODES = frozenset({408, -32001})
+
+
+@dataclass(slots=True, repr=False)
+class CallOptions:
+    """How a request is sent, as opposed to what it says. Middleware may read and set every field."""
+
+    timeout: float | None = None
+    """Seconds to wait for the response; `None` leaves it to the session's own read timeout."""
+
+    progress_callback: ProgressCallback | None = None
+    """Awaited with each progress notification of this request."""
+
+    headers: dict[str, str] = field(default_factory=dict)
+    """HTTP headers for this one request. Only a connection that `connect()` opened over HTTP can apply them."""
+
+    def __repr__(self) -> str:
+        # Header values are where bearer tokens live.
+        names = ", ".join(self.headers)
+        return f"CallOptions(timeout={self.timeout!r}, progress={self.progress_callback is not None}, headers=[{names}])"
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class MiddlewareContext(Generic[ParamsT]):
+    """One message on its way through the chain.
+
+    What reaches the wire is what the context that reached the end of the chain says. Change `params` or
+    `options` in place, assign new ones, or hand `call_next` a copy: `dataclasses.replace(context, params=...)`.
+
+    The representation shows no params, metadata or header values: they may hold secrets.
+    """
+
+    id: str
+    """Ours, unique in the process, the same over all retries of one call. Not the JSON-RPC id."""
+
+    method: str
+    """The wire name, e.g. `"tools/call"`. Not to be changed: to send another message, use `session`."""
+
+    params: ParamsT
+    """The SDK's typed params model, or `None` where the message has none. `_meta` is part of it."""
+
+    connection_id: str
+    """Names the wrapped connection: the `connector_id` it was given, else a short generated name."""
+
+    timestamp: float
+    """Unix seconds when the message entered the chain. For durations see `MCPResponseContext.duration`."""
+
+    metadata: dict[str, Any] = field(default_factory=dict)
+    """For middlewares to leave each other notes. The response context shows the same dict."""
+
+    _: KW_ONLY
+
+    session_id: str | None = None
+    """The streamable HTTP session id, or `None` where there is no such thing (stdio, in memory, 2026-07-28)."""
+
+    protocol_version: str | None = None
+    """The negotiated protocol version, or `None` before the handshake (or where it happened unseen)."""
+
+    direction: Direction = "outgoing"
+    """Who sent it, seen from the client."""
+
+    kind: Kind = "request"
+    """Whether an answer is due."""
+
+    options: CallOptions = field(default_factory=CallOptions)
+    """Timeout, progress callback and headers."""
+
+    attempt: int = 1
+    """Which sending this is: 1 the first time, counted up each time the end of the chain is reached again."""
+
+    session: ClientSession | None = None
+    """The `CallbackClientSession` the message belongs to; `None` only where there is no session."""
+
+    def __repr__(self) -> str:
+        return (
+            f"<MiddlewareContext {self.method} {self.direction} {self.kind} "
+            f"id={self.id!r} connection_id={self.connection_id!r} attempt={self.attempt}>"
+        )
+
+
+@dataclass(slots=True, repr=False, eq=False)
+class MCPResponseContext:
+    """How one message ended.
+
+    The representation shows neither result nor error text: they may hold secrets.
+    """
+
+    request_id: str
+    """The `MiddlewareContext.id` this answers."""
+
+    result: Any
+    """The typed result, or `None` for a notification or a failure."""
+
+    error: BaseException | None
+    """What was raised, or `None`."""
+
+    duration: float
+    """Monotonic seconds from entering the chain to leaving it; never negative."""
+
+    metadata: dict[str, Any]
+    """The same dict as the context's."""
+
+    jsonrpc_response: Any = None
+    """The JSON-RPC response as read from the wire, where it was captured, else `None`; never a reconstruction."""
+
+    @classmethod
+    def create(cls, request_id: str, result: Any = None, error: BaseException | None = None) -> MCPResponseContext:
+        """A response with no duration and empty metadata, e.g. for a test.
+
+        Args:
+            request_id: The id of the context it answers.
+            result: The typed result.
+            error: What was raised.
+        """
+        return cls(request_id, result, error, 0.0, {})
+
+    @property
+    def outcome(self) -> Outcome:
+        """How it ended.
+
+        - `"ok"`: a result (or a notification that was sent).
+        - `"tool_error"`: a `tools/call` result whose `isError` is true.
+        - `"timeout"`: the SDK's clock ran out, or a `TimeoutError` was raised.
+        - `"cancelled"`: the caller gave up; the error is no `Exception` (cancellation, Ctrl-C).
+        - `"error"`: anything else that was raised, a JSON-RPC error of the server included.
+        """
+        error = self.error
+        if error is None:
+            # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
+            result = self.result
+            failed = getattr(result, "is_error", None) or getattr(result, "isError", None)
+            return "tool_error" if failed is True else "ok"
+        if not isinstance(error, Exception):
+            return "cancelled"
+        if isinstance(error, TimeoutError):
+            return "timeout"
+        # A server may send these codes too. The SDK raises its own while it handles the TimeoutError.
+        code = getattr(getattr(error, "error", None), "code", None)
+        local = isinstance(error.__context__, TimeoutError)
+        return "timeout" if local and code in _TIMEOUT_CODES else "error"
+
+    def __repr__(self) -> str:
+        return f"<MCPResponseContext {self.outcome} request_id={self.request_id!r} duration={self.duration:.6f}>"
+
+
+class Exchange(NamedTuple):
+    """A message and how it ended, as `MiddlewareManager.capture` collects them."""
+
+    context: MiddlewareContext[Any]
+    """The context as it reached the end of the chain (as it entered, if it never got there)."""
+
+    response: MCPResponseContext
+    """How it ended."""

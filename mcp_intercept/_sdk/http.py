@@ -1,0 +1,62 @@
+"""The HTTP side of a connection, as far as both SDK lines share it (`httpx` and `httpx2` have one interface)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+
+# What the SDK stamps on a request belongs to the protocol, and stays.
+_STAMPED = frozenset({"accept", "content-type", "content-length", "host", "last-event-id"})
+
+
+def merge_headers(target: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
+    """Set `headers` on an HTTP request, except where the protocol has set its own.
+
+    Args:
+        target: The headers of the HTTP request; case-insensitive.
+        headers: What a middleware asked for.
+    """
+    for name, value in headers.items():
+        protocol = name.lower() in _STAMPED or name.lower().startswith("mcp-")
+        if not (protocol and name in target):
+            target[name] = value
+
+
+class HttpLinkBase:
+    """Listens on an HTTP client: learns the session id, and adds the headers of single calls."""
+
+    def __init__(self) -> None:
+        self.session_id: str | None = None
+        """The streamable HTTP session id, once the server has given one."""
+
+    async def on_request(self, request: Any) -> None:
+        """Add the headers of the call that this HTTP request carries."""
+        raise NotImplementedError
+
+    async def on_response(self, response: Any) -> None:
+        """Note the session id."""
+        self.session_id = response.headers.get("mcp-session-id", self.session_id)
+
+    def attach(self, client: Any) -> None:
+        """Listen on `client`, an `httpx` or `httpx2` async client."""
+        hooks = client.event_hooks
+        client.event_hooks = {
+            **hooks,
+            "request": [*hooks["request"], self.on_request],
+            "response": [*hooks["response"], self.on_response],
+        }
+
+    @contextmanager
+    def attached(self, client: Any) -> Iterator[None]:
+        """Listen on `client`, which may be the user's own, while open."""
+        self.attach(client)
+        try:
+            yield
+        finally:
+            hooks = client.event_hooks
+            client.event_hooks = {
+                **hooks,
+                "request": [listener for listener in hooks["request"] if listener != self.on_request],
+                "response": [listener for listener in hooks["response"] if listener != self.on_response],
+            }

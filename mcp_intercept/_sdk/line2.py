@@ -1,0 +1,163 @@
+"""What only SDK line 2 (`mcp` >=2,<3) does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import httpx2
+import mcp.types as types
+from mcp import ClientSession, MCPError
+from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from pydantic import BaseModel, ValidationError
+
+from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
+from mcp_intercept._sdk.seam import InterceptionSeam
+
+# Where the negotiated protocol version is found in the state of a session.
+VERSION_KEY = "_negotiated_version"
+
+# What the SDK sends below `send_request`, see `_Forwarder`.
+_RAW: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "server/discover": (types.DiscoverRequest, types.DiscoverResult),
+    "subscriptions/listen": (types.SubscriptionsListenRequest, types.SubscriptionsListenResult),
+}
+
+
+def message_of(message: Any) -> Any:
+    """The request or notification itself; line 2 wraps none."""
+    return message
+
+
+def with_params(message: Any, params: Any) -> Any:
+    """A copy of `message` that carries `params`; `message` may belong to the caller, who may send it again."""
+    return message.model_copy(update={"params": params})
+
+
+def to_seconds(timeout: Any) -> Any:
+    """The SDK's timeout in seconds. What is no timeout is left for the SDK to refuse."""
+    return timeout
+
+
+def to_timeout(seconds: float) -> float:
+    """The SDK's own type for a timeout of `seconds`."""
+    return seconds
+
+
+def is_running(state: dict[str, Any]) -> bool:
+    """Whether a session that was not entered can send all the same: its dispatcher may be run by somebody else."""
+    return getattr(state["_dispatcher"], "_running", True)
+
+
+async def handshake(session: ClientSession, mode: str) -> None:
+    """Negotiate the protocol, by `mode` as in the SDK's own `Client`.
+
+    `"auto"` asks `server/discover` first. Whatever is no evidence of a server that speaks only newer versions
+    leads to the handshake, as the SDK does it.
+    """
+    if mode == "auto":
+        try:
+            await session.discover()
+        except (RuntimeError, ValidationError):
+            pass  # it answered, but offers no version that needs no handshake
+        except MCPError as error:
+            if error.code == types.UNSUPPORTED_PROTOCOL_VERSION and not _offers_handshake(error.error.data):
+                raise
+        else:
+            return
+    await session.initialize()
+
+
+def _offers_handshake(data: Any) -> bool:
+    supported = data.get("supported") if isinstance(data, Mapping) else None
+    return not isinstance(supported, list) or any(version in HANDSHAKE_PROTOCOL_VERSIONS for version in supported)
+
+
+transmit: Any = None
+"""Line 1 sends requests in a way of its own, see there; line 2 needs none."""
+
+
+class SessionSeam:
+    """What a wrapper needs on line 2 besides `send_request` and `send_notification`."""
+
+    __slots__ = ()
+
+    @property
+    def _dispatcher(self) -> _Forwarder:
+        # SDK code that runs on the wrapper finds this one; the state that both sessions share holds the real one.
+        return _Forwarder(self)
+
+
+class _Forwarder:
+    """The session's dispatcher, but for the requests that the SDK hands to it directly.
+
+    `send_discover()` and `subscriptions.listen()` bypass `send_request`. Everything else is passed on.
+    """
+
+    def __init__(self, wrapper: Any) -> None:
+        self._wrapper = wrapper
+        self._seam: InterceptionSeam = wrapper._interception
+        self._dispatcher: Any = self._seam.inner._dispatcher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._dispatcher, name)
+
+    async def send_raw_request(
+        self, method: str, params: Mapping[str, Any] | None, opts: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Send through the chain what would bypass it.
+
+        The SDK gets the very dict that the server sent, unless a middleware changed the result.
+        """
+        if method not in _RAW:
+            return await self._dispatcher.send_raw_request(method, params, opts)
+        request_type, result_type = _RAW[method]
+        asked = request_type.model_validate({"method": method, "params": params})
+        wire = {"asked": _dump(asked), "raw": {}, "answer": None}
+
+        async def send(request: Any, timeout: float | None, headers: Mapping[str, str]) -> Any:
+            data = _dump(request)
+            sent = params if data == wire["asked"] else data.get("params")
+            options = {**(opts or {}), "headers": {**headers, **(opts or {}).get("headers", {})}}
+            if timeout is not None:
+                options["timeout"] = timeout
+            wire["raw"] = await self._dispatcher.send_raw_request(method, sent, options)
+            try:
+                result = result_type.model_validate(wire["raw"])
+            except ValidationError:
+                return wire["raw"]  # the SDK has its own way with what it cannot read
+            wire["answer"] = _dump(result)
+            return result
+
+        timeout = (opts or {}).get("timeout")
+        result = await self._seam.intercept_raw(self._wrapper, asked, result_type, timeout, send)
+        data = _dump(result) if isinstance(result, BaseModel) else result
+        return wire["raw"] if data == wire["answer"] else data
+
+
+def _dump(model: BaseModel) -> dict[str, Any]:
+    return model.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+_call_headers: ContextVar[Mapping[str, str] | None] = ContextVar("mcp_intercept_call_headers", default=None)
+
+
+class HttpLink(HttpLinkBase):
+    """The HTTP side of one connection; line 2 runs its requests in the context of the call."""
+
+    @contextmanager
+    def sending(self, session: ClientSession, headers: dict[str, str]) -> Iterator[None]:
+        """Put `headers` on the HTTP request of the JSON-RPC request that `session` sends next."""
+        token = _call_headers.set(headers)
+        try:
+            yield
+        finally:
+            _call_headers.reset(token)
+
+    async def on_request(self, request: httpx2.Request) -> None:
+        """Add the headers of the call that this HTTP request carries."""
+        headers = _call_headers.get()
+        if headers and request.method == "POST":
+            merge_headers(request.headers, headers)

@@ -1,0 +1,16 @@
+"""What a line's code needs to know of the wrapper it serves."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+
+class InterceptionSeam(Protocol):
+    """The state behind a `CallbackClientSession`, as `line1` and `line2` use it."""
+
+    inner: Any
+    """The wrapped session."""
+
+    async def intercept_raw(self, session: Any, request: Any, result_type: Any, timeout: Any, send: Any) -> Any:
+        """Pass a request that does not go through `send_request` down the chain."""
+        ...  # pragma: no cover - a protocol has no body

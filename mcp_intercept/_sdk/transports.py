@@ -1,0 +1,88 @@
+"""From what a user names a server with to a pair of streams, the same on both lines."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+from mcp.client.sse import sse_client
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+# create_mcp_http_client: the client that the SDK itself would make, with its timeouts and redirect rules.
+from mcp.client.streamable_http import (  # type: ignore[attr-defined]
+    create_mcp_http_client,
+    streamable_http_client,
+)
+from mcp.shared.memory import create_client_server_memory_streams
+
+from mcp_intercept._sdk.http import HttpLinkBase
+
+__all__ = ["StdioServerParameters", "http_streams", "in_process_server", "memory_streams", "sse_streams", "stdio_client"]
+
+Streams = tuple[Any, Any]
+"""What a session reads from and writes to."""
+
+# How long an in-process server may take to end by itself once its input ended, as the SDK's own client has it.
+_GRACE_SECONDS = 2.0
+
+
+def in_process_server(server: Any) -> Any:
+    """The low-level server in a server object of either line, or `None` if it is no server."""
+    for candidate in (server, getattr(server, "_lowlevel_server", None), getattr(server, "_mcp_server", None)):
+        if callable(getattr(candidate, "create_initialization_options", None)):
+            return candidate
+    return None
+
+
+@asynccontextmanager
+async def memory_streams(server: Any) -> AsyncGenerator[Streams, None]:
+    """Run a low-level server in this process while open."""
+    async with create_client_server_memory_streams() as (client, (server_read, server_write)):
+        ended = anyio.Event()
+
+        async def serve() -> None:
+            try:
+                await server.run(server_read, server_write, server.create_initialization_options())
+            finally:
+                ended.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(serve)
+            try:
+                yield client
+            finally:
+                await client[1].aclose()
+                with anyio.move_on_after(_GRACE_SECONDS):
+                    await ended.wait()
+                tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def http_streams(
+    url: str, link: HttpLinkBase, headers: Mapping[str, str] | None, auth: Any, http_client: Any
+) -> AsyncGenerator[Streams, None]:
+    """Connect over streamable HTTP, with a client of our own unless the user gave one."""
+    if http_client is None:
+        async with create_mcp_http_client(headers=dict(headers or {}), auth=auth) as client:
+            with link.attached(client):
+                async with streamable_http_client(url, http_client=client) as streams:
+                    yield streams[0], streams[1]
+    else:
+        with link.attached(http_client):
+            async with streamable_http_client(url, http_client=http_client) as streams:
+                yield streams[0], streams[1]
+
+
+def sse_streams(
+    url: str, link: HttpLinkBase, headers: Mapping[str, str] | None, auth: Any
+) -> AbstractAsyncContextManager[Streams]:
+    """Connect over the older HTTP+SSE transport (protocol version 2024-11-05)."""
+
+    def make_client(**options: Any) -> Any:
+        client = create_mcp_http_client(**options)
+        link.attach(client)
+        return client
+
+    return sse_client(url, headers=dict(headers or {}), auth=auth, httpx_client_factory=make_client)

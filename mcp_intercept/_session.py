@@ -1,0 +1,475 @@
+"""`CallbackClientSession`: one session, with a chain around everything it sends.
+
+Above: `connect()` and the user. Below: the chain, and the SDK's own session, which does all the work.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from datetime import timedelta
+from functools import lru_cache
+from itertools import count
+from secrets import token_hex
+from time import time
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from anyio.lowlevel import RunVar
+from pydantic import BaseModel, TypeAdapter
+
+from mcp_intercept import _sdk
+from mcp_intercept._chain import NOTHING, AnyMiddleware, Invocation
+from mcp_intercept._context import CallOptions, Kind, MiddlewareContext
+from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._results import admit_result
+from mcp_intercept._sdk import ClientSession
+from mcp_intercept.errors import MiddlewareError, SessionStateError, UnsupportedTargetError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("mcp_intercept")
+
+ResultT = TypeVar("ResultT", bound=BaseModel)
+
+# Each call takes one: made without a frame of Python, and without formatting.
+_message_ids = map(f"{token_hex(4)}-".__add__, map(str, count(1)))
+_connection_numbers = count(1)
+
+# Tells event loops apart: each run has a value of its own.
+_loop: RunVar[object] = RunVar("mcp_intercept_loop")
+
+
+def _this_loop() -> object | None:
+    try:
+        return _loop.get()
+    except LookupError:
+        _loop.set(here := object())
+        return here
+    except RuntimeError:
+        return None  # no event loop is running
+
+
+class _Interception:
+    """What a wrapper knows beyond the state it shares with the session it wraps."""
+
+    __slots__ = ("connection_id", "group", "inner", "link", "loop", "manager", "plain")
+
+    def __init__(self, inner: ClientSession, connection_id: str, manager: MiddlewareManager) -> None:
+        self.inner = inner
+        self.connection_id = connection_id
+        self.manager = manager
+        # Whether what is sent through the session inside needs what its SDK line forgets; a wrapper inside sees to it.
+        self.plain = _sdk.transmit is None or isinstance(inner, CallbackClientSession)
+        self.link: _sdk.HttpLink | None = None
+        # The session's task group since it was entered: tells whether it was, and whether only once.
+        self.group: object | None = None
+        self.loop = _this_loop()
+
+    def enter(self, group: object) -> None:
+        """The session runs, from now on and in this event loop."""
+        self.group = group
+        self.loop = _this_loop()
+
+    def check_entered(self, session: CallbackClientSession) -> None:
+        """Find out why the session's task group is another than it was."""
+        group = session.__dict__.get("_task_group")
+        if self.group is not None:
+            raise SessionStateError(
+                f"the session inside {session!r} was entered as well as the wrapper; enter only one of them, once"
+            )
+        if group is not None:
+            self.enter(group)  # through the session inside
+        elif not _sdk.is_running(session.__dict__):
+            raise SessionStateError(
+                f"{session!r} is not entered; use it inside `async with session:`, or enter the session it wraps"
+            )
+
+    def context(
+        self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
+    ) -> MiddlewareContext[Any]:
+        """The context of a message that enters the chain now."""
+        link = self.link
+        return MiddlewareContext(
+            next(_message_ids),
+            method,
+            params,
+            self.connection_id,
+            time(),
+            {},
+            session_id=None if link is None else link.session_id,
+            protocol_version=session.__dict__.get(_sdk.VERSION_KEY),
+            kind=kind,
+            options=options,
+            session=session,
+        )
+
+    def transmit(self, *arguments: Any) -> Awaitable[Any]:
+        """Send a request through the session inside.
+
+        Args:
+            arguments: Those of `send_request`, all of them.
+        """
+        inner = self.inner
+        return inner.send_request(*arguments) if self.plain else _sdk.transmit(inner, *arguments)
+
+    async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
+        """Send a request whose HTTP request is to carry `headers`."""
+        inner = self.inner
+        if isinstance(inner, CallbackClientSession):
+            return await inner.send_request(*arguments, _headers=headers)
+        if self.link is not None:
+            with self.link.sending(inner, headers):
+                return await self.transmit(*arguments)
+        logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
+        return await self.transmit(*arguments)
+
+    async def intercept_raw(self, session: Any, request: Any, result_type: Any, timeout: Any, send: Any) -> Any:
+        """Pass a request that does not go through `send_request` down the chain."""
+        manager = self.manager
+        method = request.method
+        context = self.context(session, method, request.params, "request", CallOptions(timeout))
+        call = _RawCall(context, request, result_type, send)
+        return await manager.run(manager.requests[method], call, context)
+
+
+class _Call(Invocation):
+    """A message of a session: knows how its params may change, and what may answer it."""
+
+    __slots__ = ("message", "params", "result_type")
+
+    def __init__(self, context: MiddlewareContext[Any], message: Any, result_type: Any) -> None:
+        # Instead of super().__init__(), as every call of the process passes here.
+        self.attempts = 0
+        self.context = context
+        self.method = context.method
+        self.result = NOTHING
+        self.message = message
+        self.params = context.params
+        self.result_type = result_type
+
+    def message_for(self, context: MiddlewareContext[Any]) -> Any:
+        """The message as `context` wants it: the caller's own, unless somebody assigned other params."""
+        params = context.params
+        if params is self.params:
+            return self.message
+        field = type(_sdk.message_of(self.message)).model_fields["params"]
+        if isinstance(params, BaseModel) or (params is None and not field.is_required()):
+            return _sdk.with_params(self.message, params)
+        raise MiddlewareError(
+            f"a middleware assigned an object of type {type(params).__name__} to context.params of {self.method}; "
+            f"assign a params model, as it was before",
+            method=self.method,
+        )
+
+    def admit(self, value: Any) -> Any:
+        return admit_result(self.result_type, value)
+
+
+class _RequestCall(_Call):
+    """A request that goes through the session's `send_request`."""
+
+    __slots__ = ("interception", "metadata", "seconds", "timeout")
+
+    def __init__(
+        self,
+        interception: _Interception,
+        context: MiddlewareContext[Any],
+        request: Any,
+        result_type: Any,
+        timeout: Any,
+        metadata: Any,
+    ) -> None:
+        super().__init__(context, request, result_type)
+        self.interception = interception
+        self.timeout = timeout
+        self.seconds = context.options.timeout
+        self.metadata = metadata
+
+    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
+        options = context.options
+        request, timeout = self.message, self.timeout
+        if context.params is not self.params:
+            request = self.message_for(context)
+        if options.timeout is not self.seconds:
+            timeout = _checked_timeout(options.timeout, self.method)
+        arguments = (request, self.result_type, timeout, self.metadata, options.progress_callback)
+        if options.headers:
+            return self.interception.transmit_with(options.headers, *arguments)
+        return self.interception.transmit(*arguments)
+
+
+class _NotificationCall(_Call):
+    """A notification that goes through the session's `send_notification`."""
+
+    __slots__ = ("arguments", "inner")
+
+    inner: ClientSession
+    arguments: tuple[Any, ...]
+
+    async def send(self, context: MiddlewareContext[Any]) -> None:
+        await self.inner.send_notification(self.message_for(context), *self.arguments)
+
+    def admit(self, value: Any) -> None:
+        if value is not None:
+            raise ValueError(f"returned an object of type {type(value).__name__}; a notification has no result")
+
+
+class _RawCall(_Call):
+    """A request that the SDK sends past `send_request`, see `_sdk.SessionSeam`."""
+
+    __slots__ = ("_send",)
+
+    def __init__(self, context: MiddlewareContext[Any], request: Any, result_type: Any, send: Any) -> None:
+        super().__init__(context, request, result_type)
+        self._send = send
+
+    async def send(self, context: MiddlewareContext[Any]) -> Any:
+        options = context.options
+        return await self._send(
+            self.message_for(context), _checked_timeout(options.timeout, self.method), options.headers
+        )
+
+
+def _checked_timeout(seconds: Any, method: str) -> Any:
+    if seconds is None:
+        return None
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
+        return _sdk.to_timeout(seconds)
+    raise MiddlewareError(
+        f"a middleware set context.options.timeout of {method} to {seconds!r}; set it to seconds, or to None for the "
+        f"session's own timeout",
+        method=method,
+    )
+
+
+class CallbackClientSession(_sdk.SessionSeam, ClientSession):
+    """A `ClientSession` that sends everything through a chain of middlewares.
+
+    It shares the state of the session it wraps: either may be entered (not both), and both then work. Only what is
+    sent through this one passes the chain. Overrides of a subclass of `ClientSession` stay in force.
+
+    What comes out of the chain is what the SDK's typed method goes on with: errors that the SDK raises after that (a
+    result that breaks the tool's output schema) are not seen by middleware.
+
+    Args:
+        client_session: The session to wrap; may already be entered.
+        connector_id: What `context.connection_id` shows. Keep secrets out of it: it ends up in logs and traces.
+        middleware_manager: The middlewares; may be shared with other sessions.
+
+    Raises:
+        UnsupportedTargetError: One of the arguments is not what it should be.
+    """
+
+    __slots__ = ("_interception",)
+
+    _interception: _Interception
+
+    def __new__(
+        cls, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager
+    ) -> CallbackClientSession:
+        """Make it an instance of the wrapped session's own class too, so that its overrides stay in force."""
+        _check_arguments(client_session, connector_id, middleware_manager)
+        return object.__new__(_wrapper_class(cls, _innermost_type(type(client_session))))
+
+    def __init__(
+        self, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager
+    ) -> None:
+        # Instead of ClientSession.__init__: with its state shared, the SDK's code runs on the wrapper as it is.
+        self.__dict__ = client_session.__dict__
+        self._interception = _Interception(client_session, connector_id, middleware_manager)
+        middleware_manager.register(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.connector_id!r}>"
+
+    @property
+    def client_session(self) -> ClientSession:
+        """The wrapped session. What is sent through it bypasses the chain."""
+        return self._interception.inner
+
+    @property
+    def connector_id(self) -> str:
+        """What `context.connection_id` shows."""
+        return self._interception.connection_id
+
+    @property
+    def middleware_manager(self) -> MiddlewareManager:
+        """The middlewares of this session."""
+        return self._interception.manager
+
+    @property
+    def entered(self) -> bool:
+        """Whether the session was entered, through this wrapper or the one inside, and not closed since."""
+        return self.__dict__.get("_task_group") is not None and not self.closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether the session was left."""
+        group = self.__dict__.get("_task_group")
+        return group is not None and group.cancel_scope.cancel_called
+
+    async def __aenter__(self) -> Self:
+        """Start the session.
+
+        Raises:
+            SessionStateError: It was entered before, through this wrapper or the session inside.
+        """
+        if self.__dict__.get("_task_group") is not None:
+            raise SessionStateError(
+                f"{self!r} was entered before, through itself or the session it wraps; enter only one of them, once"
+            )
+        await super().__aenter__()
+        self._interception.enter(self.__dict__["_task_group"])
+        return self
+
+    async def send_request(
+        self,
+        request: Any,
+        result_type: type[ResultT] | TypeAdapter[ResultT],
+        request_read_timeout_seconds: float | timedelta | None = None,
+        metadata: Any = None,
+        progress_callback: Any = None,
+        *,
+        _headers: dict[str, str] | None = None,  # from a wrapper around this one
+    ) -> ResultT:
+        """Send a request through the chain. Every typed method ends up here.
+
+        Args and errors are those of `ClientSession.send_request`, and besides:
+
+        Raises:
+            MiddlewareError: A middleware broke its contract.
+            SessionStateError: The session was not entered, or twice.
+        """
+        interception = self._interception
+        state = self.__dict__
+        if state.get("_task_group") is not interception.group:
+            interception.check_entered(self)
+        message = _sdk.message_of(request) if _sdk.LINE == 1 else request
+        manager = interception.manager
+        try:
+            method, params = message.method, message.params
+            chain = manager.requests[method]
+        except (AttributeError, TypeError):
+            # No request at all, or an exotic one: the SDK knows what to do with it, or how to refuse it.
+            chain = None
+        if chain is None and not manager.watchers:
+            arguments = (request, result_type, request_read_timeout_seconds, metadata, progress_callback)
+            if _headers:
+                return await interception.transmit_with(_headers, *arguments)
+            return await interception.transmit(*arguments)
+        options = CallOptions(_sdk.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
+        context = interception.context(self, method, params, "request", options)
+        call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
+        if manager.watchers or chain is None:
+            return await manager.run(chain, call, context)
+        # The same without observers, and with a frame less.
+        try:
+            return await chain(call, context)
+        finally:
+            call.end()
+
+    async def send_notification(self, notification: Any, *args: Any) -> None:
+        """Send a notification through the chain.
+
+        Args and errors are those of `ClientSession.send_notification`, and besides:
+
+        Raises:
+            MiddlewareError: A middleware broke its contract.
+        """
+        interception = self._interception
+        message = _sdk.message_of(notification)
+        method = getattr(message, "method", None)
+        if not isinstance(method, str):
+            await interception.inner.send_notification(notification, *args)
+            return
+        manager = interception.manager
+        context = interception.context(
+            self, method, getattr(message, "params", None), "notification", CallOptions()
+        )
+        call = _NotificationCall(context, notification, None)
+        call.inner = interception.inner
+        call.arguments = args
+        await manager.run(manager.notifications[method], call, context)
+
+    def attach_link(self, link: _sdk.HttpLink) -> None:
+        """Make headers and session id of an HTTP connection known; `connect()` does."""
+        self._interception.link = link
+
+    def require_this_loop(self) -> None:
+        """Refuse to be used from another event loop than the one it lives in.
+
+        Raises:
+            SessionStateError: It lives in another one.
+        """
+        loop = self._interception.loop
+        if loop is not None and loop is not _this_loop():
+            raise SessionStateError(f"{self!r} lives in another event loop; send to it from there")
+
+
+def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:
+    if not isinstance(client_session, ClientSession):
+        raise UnsupportedTargetError(
+            f"cannot wrap an object of type {type(client_session).__name__}; give an mcp.ClientSession, "
+            f"or use connect() to open one",
+            target=client_session,
+        )
+    if not isinstance(connector_id, str):
+        raise UnsupportedTargetError(
+            f"connector_id must be a str, not {type(connector_id).__name__}", target=connector_id
+        )
+    if not isinstance(middleware_manager, MiddlewareManager):
+        raise UnsupportedTargetError(
+            f"middleware_manager must be a MiddlewareManager, not {type(middleware_manager).__name__}; "
+            f"for a few middlewares use intercept(session, *middlewares)",
+            target=middleware_manager,
+        )
+
+
+def _innermost_type(session_type: type[ClientSession]) -> type[ClientSession]:
+    # Of a wrapper inside a wrapper, what counts is the class that both wrap.
+    if not issubclass(session_type, CallbackClientSession):
+        return session_type
+    return next(base for base in session_type.__mro__ if not issubclass(base, CallbackClientSession))
+
+
+@lru_cache(maxsize=256)
+def _wrapper_class(cls: type[CallbackClientSession], session_type: type[ClientSession]) -> type[CallbackClientSession]:
+    if issubclass(cls, session_type):
+        return cls
+    try:
+        return cast(
+            "type[CallbackClientSession]",
+            type(f"{cls.__name__}[{session_type.__name__}]", (cls, session_type), {"__slots__": ()}),
+        )
+    except TypeError as error:
+        raise UnsupportedTargetError(
+            f"cannot wrap a {session_type.__qualname__}: {error}; remove its __slots__", target=session_type
+        ) from error
+
+
+def intercept(
+    session: ClientSession, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
+) -> CallbackClientSession:
+    """Wrap a session: the short form of `CallbackClientSession`.
+
+    Args:
+        session: The session to wrap; may already be entered.
+        middlewares: The middlewares, first outermost; or one `MiddlewareManager`.
+        connection_id: What `context.connection_id` shows; by default a short generated name.
+
+    Raises:
+        MiddlewareError: One of the middlewares is none.
+        UnsupportedTargetError: `session` is none.
+    """
+    return CallbackClientSession(session, connection_id or f"mcp-{next(_connection_numbers)}", manager_of(middlewares))
+
+
+def manager_of(middlewares: tuple[AnyMiddleware | MiddlewareManager, ...]) -> MiddlewareManager:
+    """The one manager that is given, or a new one for the middlewares that are."""
+    first = middlewares[0] if middlewares else None
+    if isinstance(first, MiddlewareManager):
+        if len(middlewares) > 1:
+            raise MiddlewareError("give either one MiddlewareManager or middlewares, not both")
+        return first
+    return MiddlewareManager(cast("tuple[AnyMiddleware, ...]", middlewares))
