@@ -1,0 +1,116 @@
+"""A real server that runs on either SDK line, in this process, over stdio, or over streamable HTTP on loopback.
+
+    python -m tests.server                 speaks stdio
+    python -m tests.server --http PORT     listens on 127.0.0.1
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import anyio
+
+try:
+    from mcp.server.mcpserver import Context
+    from mcp.server.mcpserver import MCPServer as Server
+except ImportError:
+    from mcp.server.fastmcp import Context
+    from mcp.server.fastmcp import FastMCP as Server
+
+ROOT = Path(__file__).parent.parent
+STDIO = [sys.executable, str(Path(__file__).resolve())]
+
+
+def make_server() -> Any:
+    """A `FastMCP` (line 1) or `MCPServer` (line 2) with one of everything."""
+    server: Any = Server("tests", log_level="ERROR")
+
+    @server.tool()
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @server.tool()
+    def echo(text: str) -> str:
+        """Say it again."""
+        return text
+
+    @server.tool()
+    def fail() -> str:
+        """Fail."""
+        raise ValueError("no luck")
+
+    @server.tool()
+    async def slow(seconds: float) -> str:
+        """Take a while."""
+        await anyio.sleep(seconds)
+        return "at last"
+
+    @server.tool()
+    async def steps(count: int, ctx: Context) -> str:  # type: ignore[type-arg]
+        """Report progress, step by step."""
+        for step in range(count):
+            await ctx.report_progress(step + 1, count)
+        return "there"
+
+    @server.resource("memo://1")
+    def memo() -> str:
+        """A memo."""
+        return "remember"
+
+    @server.resource("memo://{number}")
+    def memos(number: str) -> str:
+        """Any memo."""
+        return number
+
+    @server.prompt()
+    def greet(name: str) -> str:
+        """Greet somebody."""
+        return f"Hello {name}"
+
+    return server
+
+
+@contextmanager
+def http_server() -> Generator[str, None, None]:
+    """Run the server in a process of its own; the value is its URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [*STDIO, "--http", str(port)]
+    with subprocess.Popen(command, env={**os.environ, "COVERAGE_PROCESS_START": ""}) as process:
+        try:
+            deadline = monotonic() + 30
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert process.poll() is None, "the server ended"
+                    assert monotonic() < deadline, "the server does not listen"
+            yield f"http://127.0.0.1:{port}/mcp"
+        finally:
+            process.terminate()
+
+
+def main() -> None:
+    server = make_server()
+    if "--http" not in sys.argv:
+        server.run()
+        return
+    import uvicorn
+
+    app = server.streamable_http_app()
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[-1]), log_level="error")
+
+
+if __name__ == "__main__":
+    main()

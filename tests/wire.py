@@ -1,0 +1,141 @@
+"""A server at the level of the wire: it logs every frame that arrives, and answers as the test says.
+
+For what reaches the wire, and for answers that no sound server gives. What a real server does is tested with one:
+see `tests.server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import mcp.types as types
+from anyio.lowlevel import checkpoint
+from mcp.shared.memory import create_client_server_memory_streams
+from mcp.shared.message import SessionMessage
+
+Frame = dict[str, Any]
+"""A JSON-RPC message as the dict that it is on the wire."""
+
+Answer = Callable[[Frame], Awaitable["Frame | None"]]
+"""`async (request frame) -> result`; `None` means no answer at all."""
+
+LINE_1 = isinstance(types.ClientRequest, type)
+
+RESULTS: Mapping[str, Frame] = {
+    "initialize": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "serverInfo": {"name": "wire", "version": "1"},
+    },
+    "server/discover": {
+        "supportedVersions": ["2026-07-28"],
+        "capabilities": {},
+        "ttlMs": 0,
+        "cacheScope": "public",
+        "resultType": "complete",
+    },
+    "tools/call": {"content": [{"type": "text", "text": "done"}]},
+    "tools/list": {"tools": [{"name": "tool", "inputSchema": {"type": "object"}}]},
+    "resources/list": {"resources": []},
+    "resources/templates/list": {"resourceTemplates": []},
+    "resources/read": {"contents": [{"uri": "memo://1", "text": "memo"}]},
+    "prompts/list": {"prompts": []},
+    "prompts/get": {"messages": []},
+    "completion/complete": {"completion": {"values": []}},
+}
+"""What is answered where a test says nothing; an empty result for every other method."""
+
+
+class WireServer:
+    """The far end of a pair of streams.
+
+    Attributes:
+        frames: Every frame the client sent, in order.
+        answers: What to answer, by method; see `Answer`.
+    """
+
+    def __init__(self, read: Any, write: Any) -> None:
+        self.frames: list[Frame] = []
+        self.answers: dict[str, Answer] = {}
+        self._read = read
+        self._write = write
+        self._arrived = anyio.Event()
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as tasks:
+            async for message in self._read:
+                frame = _root(message.message).model_dump(by_alias=True, mode="json", exclude_none=True)
+                self.frames.append(frame)
+                self._arrived.set()
+                self._arrived = anyio.Event()
+                if "id" in frame and "method" in frame:
+                    tasks.start_soon(self._answer, frame)
+            tasks.cancel_scope.cancel()
+
+    async def _answer(self, frame: Frame) -> None:
+        method = frame["method"]
+        if method in self.answers:
+            result = await self.answers[method](frame)
+        else:
+            result = dict(RESULTS.get(method, {}))
+        if result is not None:
+            await self.reply(frame["id"], result)
+
+    async def reply(self, request_id: Any, result: Frame) -> None:
+        await self.send({"jsonrpc": "2.0", "id": request_id, "result": result})
+
+    async def refuse(self, request_id: Any, code: int, message: str) -> None:
+        await self.send({"jsonrpc": "2.0", "id": request_id, "error": {"code": code, "message": message}})
+
+    async def notify(self, method: str, params: Frame) -> None:
+        await self.send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    async def send(self, frame: Frame) -> None:
+        await self._write.send(SessionMessage(_message(frame)))
+
+    async def wait_for(self, method: str, count: int = 1) -> Frame:
+        """The frame of the `count`-th message of `method`, once it has arrived."""
+        with anyio.fail_after(5):
+            while len(self.sent(method)) < count:
+                await self._arrived.wait()
+        return self.sent(method)[count - 1]
+
+    def sent(self, method: str) -> list[Frame]:
+        """The frames of one method, in order."""
+        return [frame for frame in self.frames if frame.get("method") == method]
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods of all frames that have one, in order."""
+        return [frame["method"] for frame in self.frames if "method" in frame]
+
+
+async def never(frame: Frame) -> None:
+    """The answer that never comes."""
+
+
+@asynccontextmanager
+async def wire() -> AsyncGenerator[tuple[tuple[Any, Any], WireServer], None]:
+    """A pair of streams for a client, and the server at their other end."""
+    async with create_client_server_memory_streams() as (client, (server_read, server_write)):
+        server = WireServer(server_read, server_write)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(server.run)
+            yield client, server
+            await checkpoint()
+            tasks.cancel_scope.cancel()
+
+
+def _root(message: Any) -> Any:
+    return message.root if LINE_1 else message
+
+
+def _message(frame: Frame) -> Any:
+    if LINE_1:
+        return types.JSONRPCMessage.model_validate(frame)
+    from mcp.types import jsonrpc_message_adapter
+
+    return jsonrpc_message_adapter.validate_python(frame)
