@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mcp_intercept._chain import AnyMiddleware, NextFunctionT
 from mcp_intercept._connect import connect
 from mcp_intercept._context import (

@@ -142,7 +142,9 @@ def _check(invocation: Invocation, context: MiddlewareContext[Any], caller: AnyM
     """Refuse a `call_next` that comes too late, or with something that cannot go on."""
     method = invocation.method
     if invocation.attempts < 0:
-        raise _broken(caller, invocation, "called call_next after its call had ended; send anew through context.session")
+        raise _broken(
+            caller, invocation, "called call_next after its call had ended; send anew through context.session"
+        )
     if not isinstance(context, MiddlewareContext):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
         way_out = "pass the context, or a copy made with dataclasses.replace(context, ...)"
         raise _broken(caller, invocation, f"passed {_kind(context)} to call_next; {way_out}")

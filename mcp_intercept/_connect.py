@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -128,22 +128,42 @@ def _streams_of(
         return transports.http_streams(server, link, headers, auth, http_client)
     if headers or auth or http_client or transport == "sse":
         raise InterceptError("headers, auth, http_client and transport are only for a server that is given as a URL")
-    if isinstance(server, transports.StdioServerParameters):
-        return transports.stdio_client(server)
-    if isinstance(server, Sequence) and server and not isinstance(server, str | bytes):
-        if all(isinstance(part, str) for part in server):
-            return transports.stdio_client(transports.StdioServerParameters(command=server[0], args=list(server[1:])))
-        if len(server) >= 2 and hasattr(server[0], "receive") and hasattr(server[1], "send"):
-            return nullcontext(server)
-    if (low_level := transports.in_process_server(server)) is not None:
-        return transports.memory_streams(low_level)
-    if hasattr(server, "__aenter__") and not isinstance(server, _sdk.ClientSession):
-        return server
+    streams = _local_streams_of(server)
+    if streams is not None:
+        return streams
     raise UnsupportedTargetError(
         f"cannot connect to {_described(server)}; give a list of arguments or StdioServerParameters, "
         f"a URL that begins with http:// or https://, a server object, a pair of streams, or a transport",
         target=server,
     )
+
+
+def _local_streams_of(server: Any) -> AbstractAsyncContextManager[Any] | None:
+    if isinstance(server, transports.StdioServerParameters):
+        return transports.stdio_client(server)
+    if _is_command(server):
+        return transports.stdio_client(transports.StdioServerParameters(command=server[0], args=[*server[1:]]))
+    if _is_pair_of_streams(server):
+        return nullcontext(server)
+    low_level = transports.in_process_server(server)
+    if low_level is not None:
+        return transports.memory_streams(low_level)
+    return server if _is_transport(server) else None
+
+
+def _is_command(server: Any) -> bool:
+    return issubclass(type(server), (list, tuple)) and bool(server) and all(isinstance(part, str) for part in server)
+
+
+def _is_pair_of_streams(server: Any) -> bool:
+    # Line 1's streamable HTTP yields a third item.
+    is_tuple = issubclass(type(server), (list, tuple)) and len(server) in (2, 3)
+    return is_tuple and hasattr(server[0], "receive") and hasattr(server[1], "send")
+
+
+def _is_transport(server: Any) -> bool:
+    # A session can be entered, too, but does not yield streams.
+    return isinstance(server, AbstractAsyncContextManager) and not isinstance(server, _sdk.ClientSession)
 
 
 def _described(server: object) -> str:
@@ -154,7 +174,10 @@ def _described(server: object) -> str:
 def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> None:
     """Raise the one exception inside the groups that the transports' task groups made of it."""
     original = error
-    while original is not body_error and len(inside := getattr(original, "exceptions", ())) == 1:
+    while original is not body_error:
+        inside: tuple[BaseException, ...] = getattr(original, "exceptions", ())
+        if len(inside) != 1:
+            break
         original = inside[0]
     context = original.__context__
     try:

@@ -35,6 +35,11 @@ ProgressCallback = Callable[[float, "float | None", "str | None"], Awaitable[Non
 _TIMEOUT_CODES = frozenset({408, -32001})
 
 
+def _empty() -> dict[str, Any]:
+    # Not dict[str, Any], which is typed but takes three times as long to call, nor dict, which is not typed.
+    return {}
+
+
 @dataclass(slots=True, repr=False)
 class CallOptions:
     """How a request is sent, as opposed to what it says. Middleware may read and set every field."""
@@ -45,13 +50,15 @@ class CallOptions:
     progress_callback: ProgressCallback | None = None
     """Awaited with each progress notification of this request."""
 
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=_empty)
     """HTTP headers for this one request. Only a connection that `connect()` opened over HTTP can apply them."""
 
     def __repr__(self) -> str:
         # Header values are where bearer tokens live.
         names = ", ".join(self.headers)
-        return f"CallOptions(timeout={self.timeout!r}, progress={self.progress_callback is not None}, headers=[{names}])"
+        return (
+            f"CallOptions(timeout={self.timeout!r}, progress={self.progress_callback is not None}, headers=[{names}])"
+        )
 
 
 @dataclass(slots=True, repr=False, eq=False)
@@ -79,7 +86,7 @@ class MiddlewareContext(Generic[ParamsT]):
     timestamp: float
     """Unix seconds when the message entered the chain. For durations see `MCPResponseContext.duration`."""
 
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=_empty)
     """For middlewares to leave each other notes. The response context shows the same dict."""
 
     _: KW_ONLY

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from threading import Lock
@@ -15,9 +15,9 @@ import anyio
 
 from mcp_intercept._chain import AnyMiddleware, Invocation, Step, compose, describe
 from mcp_intercept._context import Exchange, Kind, MCPResponseContext, MiddlewareContext
+from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import types
-from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of
 from mcp_intercept.errors import BroadcastError, MiddlewareError
 from mcp_intercept.methods import METHODS
 
@@ -204,7 +204,7 @@ class MiddlewareManager:
         return undo
 
     @contextmanager
-    def capture(self) -> Iterator[list[Exchange]]:
+    def capture(self) -> Generator[list[Exchange], None, None]:
         """Collect the messages that end while it is open: `with manager.capture() as exchanges:`."""
         exchanges: list[Exchange] = []
 
@@ -248,7 +248,8 @@ class MiddlewareManager:
                     tasks.start_soon(send, session)
         if failures:
             reasons = "; ".join(f"{session.connector_id}: {error!r}" for session, error in failures.items())
-            raise BroadcastError(f"the broadcast did not reach {len(failures)} session(s): {reasons}", failures=failures)
+            complaint = f"the broadcast did not reach {len(failures)} session(s): {reasons}"
+            raise BroadcastError(complaint, failures=failures)
 
     async def process_request(
         self,

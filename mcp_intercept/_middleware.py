@@ -374,7 +374,6 @@ class Middleware:
         return await call_next(context)
 
 
-
 def check_middleware(middleware: AnyMiddleware) -> None:
     """Refuse what cannot be a layer, before any message meets it.
 

@@ -19,13 +19,14 @@ def admit_result(result_type: Any, value: Any) -> Any:
     """
     if value is None:
         raise ValueError("returned None; write `return await call_next(context)`, or return a result")
-    if not isinstance(result_type, TypeAdapter):
+    is_adapter = bool(isinstance(result_type, TypeAdapter))
+    if not is_adapter:
         if isinstance(value, result_type):
             return value
         if not isinstance(value, dict):
             raise ValueError(f"returned an object of type {type(value).__name__}, not {_name(result_type)}")
     try:
-        validate = result_type.validate_python if isinstance(result_type, TypeAdapter) else result_type.model_validate
+        validate = result_type.validate_python if is_adapter else result_type.model_validate
         return validate(value)
     except ValidationError as error:
         # Without the input, which may hold secrets; the cause has it.

@@ -124,11 +124,11 @@ class _Interception:
         logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
         return await self.transmit(*arguments)
 
-    async def intercept_raw(self, session: Any, request: Any, result_type: Any, timeout: Any, send: Any) -> Any:
+    async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
         """Pass a request that does not go through `send_request` down the chain."""
         manager = self.manager
         method = request.method
-        context = self.context(session, method, request.params, "request", CallOptions(timeout))
+        context = self.context(session, method, request.params, "request", CallOptions(seconds))
         call = _RawCall(context, request, result_type, send)
         return await manager.run(manager.requests[method], call, context)
 
@@ -153,8 +153,9 @@ class _Call(Invocation):
         params = context.params
         if params is self.params:
             return self.message
-        field = type(_sdk.message_of(self.message)).model_fields["params"]
-        if isinstance(params, BaseModel) or (params is None and not field.is_required()):
+        message: BaseModel = _sdk.message_of(self.message)
+        optional = not type(message).model_fields["params"].is_required()
+        if isinstance(params, BaseModel) or (params is None and optional):
             return _sdk.with_params(self.message, params)
         raise MiddlewareError(
             f"a middleware assigned an object of type {type(params).__name__} to context.params of {self.method}; "
@@ -243,7 +244,10 @@ def _checked_timeout(seconds: Any, method: str) -> Any:
     )
 
 
-class CallbackClientSession(_sdk.SessionSeam, ClientSession):
+# On line 2 a property of the seam stands before an attribute of the shared state, hence the ignores.
+class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleVariableOverride]
+    _sdk.SessionSeam, ClientSession
+):
     """A `ClientSession` that sends everything through a chain of middlewares.
 
     It shares the state of the session it wraps: either may be entered (not both), and both then work. Only what is
@@ -270,11 +274,10 @@ class CallbackClientSession(_sdk.SessionSeam, ClientSession):
     ) -> CallbackClientSession:
         """Make it an instance of the wrapped session's own class too, so that its overrides stay in force."""
         _check_arguments(client_session, connector_id, middleware_manager)
-        return object.__new__(_wrapper_class(cls, _innermost_type(type(client_session))))
+        wrapped_type: Any = _innermost_type(type(client_session))
+        return object.__new__(_wrapper_class(cast("Any", cls), wrapped_type))
 
-    def __init__(
-        self, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager
-    ) -> None:
+    def __init__(self, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager) -> None:
         # Instead of ClientSession.__init__: with its state shared, the SDK's code runs on the wrapper as it is.
         self.__dict__ = client_session.__dict__
         self._interception = _Interception(client_session, connector_id, middleware_manager)
@@ -350,24 +353,30 @@ class CallbackClientSession(_sdk.SessionSeam, ClientSession):
         try:
             method, params = message.method, message.params
             chain = manager.requests[method]
+            pass_by = chain is None and not manager.watchers
         except (AttributeError, TypeError):
             # No request at all, or an exotic one: the SDK knows what to do with it, or how to refuse it.
-            chain = None
-        if chain is None and not manager.watchers:
+            method, params, chain, pass_by = "", None, None, True
+        result: ResultT
+        if pass_by:
             arguments = (request, result_type, request_read_timeout_seconds, metadata, progress_callback)
             if _headers:
-                return await interception.transmit_with(_headers, *arguments)
-            return await interception.transmit(*arguments)
+                result = await interception.transmit_with(_headers, *arguments)
+            else:
+                result = await interception.transmit(*arguments)
+            return result
         options = CallOptions(_sdk.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
         context = interception.context(self, method, params, "request", options)
         call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
         if manager.watchers or chain is None:
-            return await manager.run(chain, call, context)
+            result = await manager.run(chain, call, context)
+            return result
         # The same without observers, and with a frame less.
         try:
-            return await chain(call, context)
+            result = await chain(call, context)
         finally:
             call.end()
+        return result
 
     async def send_notification(self, notification: Any, *args: Any) -> None:
         """Send a notification through the chain.
@@ -384,9 +393,7 @@ class CallbackClientSession(_sdk.SessionSeam, ClientSession):
             await interception.inner.send_notification(notification, *args)
             return
         manager = interception.manager
-        context = interception.context(
-            self, method, getattr(message, "params", None), "notification", CallOptions()
-        )
+        context = interception.context(self, method, getattr(message, "params", None), "notification", CallOptions())
         call = _NotificationCall(context, notification, None)
         call.inner = interception.inner
         call.arguments = args
@@ -430,11 +437,12 @@ def _innermost_type(session_type: type[ClientSession]) -> type[ClientSession]:
     # Of a wrapper inside a wrapper, what counts is the class that both wrap.
     if not issubclass(session_type, CallbackClientSession):
         return session_type
-    return next(base for base in session_type.__mro__ if not issubclass(base, CallbackClientSession))
+    bases = cast("tuple[type[ClientSession], ...]", session_type.__mro__)
+    return next(base for base in bases if not issubclass(base, CallbackClientSession))
 
 
 @lru_cache(maxsize=256)
-def _wrapper_class(cls: type[CallbackClientSession], session_type: type[ClientSession]) -> type[CallbackClientSession]:
+def _wrapper_class(cls: type[Any], session_type: type[Any]) -> type[CallbackClientSession]:
     if issubclass(cls, session_type):
         return cls
     try:

@@ -68,7 +68,7 @@ class MissingExtraError(InterceptError, ImportError):
 
     def __init__(self, feature: str, extra: str) -> None:
         super().__init__(
-            f'{feature} needs an optional dependency that is not installed; '
+            f"{feature} needs an optional dependency that is not installed; "
             f'the extra "{extra}" brings it: pip install "mcp-intercept-sdk[{extra}]"'
         )
         self.extra = extra

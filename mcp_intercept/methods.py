@@ -98,7 +98,9 @@ _ROWS = (
     Method("notifications/tasks/status", "on_task_status", "both", "TaskStatusNotificationParams", False),
     # The server tells.
     Method("notifications/message", "on_log_message", "server", "LoggingMessageNotificationParams", False),
-    Method("notifications/resources/updated", "on_resource_updated", "server", "ResourceUpdatedNotificationParams", False),
+    Method(
+        "notifications/resources/updated", "on_resource_updated", "server", "ResourceUpdatedNotificationParams", False
+    ),
     Method("notifications/tools/list_changed", "on_tools_list_changed", "server", _NOTE, True),
     Method("notifications/prompts/list_changed", "on_prompts_list_changed", "server", _NOTE, True),
     Method("notifications/resources/list_changed", "on_resources_list_changed", "server", _NOTE, True),

@@ -1,7 +1,7 @@
 """A real server that runs on either SDK line, in this process, over stdio, or over streamable HTTP on loopback.
 
-    python -m tests.server                 speaks stdio
-    python -m tests.server --http PORT     listens on 127.0.0.1
+python -m tests.server                 speaks stdio
+python -m tests.server --http PORT     listens on 127.0.0.1
 """
 
 from __future__ import annotations

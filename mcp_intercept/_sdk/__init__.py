@@ -6,13 +6,13 @@ when `mcp` 1.x does.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import mcp.types as types
 from mcp import ClientSession
 
 # Line 1 wraps each message in a root model, line 2 passes the message itself: the difference met most often here.
-LINE: Literal[1, 2] = 1 if isinstance(types.ClientRequest, type) else 2
+LINE: Literal[1, 2] = 1 if isinstance(cast("object", types.ClientRequest), type) else 2
 
 if TYPE_CHECKING or LINE == 2:
     from mcp_intercept._sdk.line2 import (

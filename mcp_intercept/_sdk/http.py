@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Generator, Mapping, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -48,7 +48,7 @@ class HttpLinkBase:
         }
 
     @contextmanager
-    def attached(self, client: Any) -> Iterator[None]:
+    def attached(self, client: Any) -> Generator[None, None, None]:
         """Listen on `client`, which may be the user's own, while open."""
         self.attach(client)
         try:

@@ -1,11 +1,13 @@
 """What only SDK line 1 (`mcp` >=1.24,<2) does. To be deleted with it."""
 
+# pyright: reportPrivateUsage=false - what line 1 forgets can only be made good from its own tables
+
 from __future__ import annotations
 
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -70,14 +72,14 @@ async def transmit(
     session: ClientSession,
     request: Any,
     result_type: Any,
-    timeout: Any,
+    read_timeout: Any,
     metadata: Any,
     progress_callback: Any,
 ) -> Any:
     """Send a request; if it is abandoned, tell the server, which line 1 forgets (python-sdk#2507, #2514)."""
     upcoming = session.__dict__["_request_id"]
     try:
-        result = await session.send_request(request, result_type, timeout, metadata, progress_callback)
+        result = await session.send_request(request, result_type, read_timeout, metadata, progress_callback)
     except GeneratorExit:
         raise  # the coroutine was dropped: there may be no event loop any more to ask or to write with
     except McpError as error:
@@ -161,7 +163,7 @@ class HttpLink(HttpLinkBase):
         self._headers: dict[Any, dict[str, str]] = {}
 
     @contextmanager
-    def sending(self, session: ClientSession, headers: dict[str, str]) -> Iterator[None]:
+    def sending(self, session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
         """Put `headers` on the HTTP request of the JSON-RPC request that `session` sends next."""
         request_id = session._request_id
         self._headers[request_id] = headers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -71,8 +71,11 @@ async def handshake(session: ClientSession, mode: str) -> None:
 
 
 def _offers_handshake(data: Any) -> bool:
-    supported = data.get("supported") if isinstance(data, Mapping) else None
-    return not isinstance(supported, list) or any(version in HANDSHAKE_PROTOCOL_VERSIONS for version in supported)
+    try:
+        supported = types.UnsupportedProtocolVersionErrorData.model_validate(data).supported
+    except ValidationError:
+        return True  # it does not say
+    return any(version in HANDSHAKE_PROTOCOL_VERSIONS for version in supported)
 
 
 transmit: Any = None
@@ -112,10 +115,11 @@ class _Forwarder:
         The SDK gets the very dict that the server sent, unless a middleware changed the result.
         """
         if method not in _RAW:
-            return await self._dispatcher.send_raw_request(method, params, opts)
+            passed: dict[str, Any] = await self._dispatcher.send_raw_request(method, params, opts)
+            return passed
         request_type, result_type = _RAW[method]
         asked = request_type.model_validate({"method": method, "params": params})
-        wire = {"asked": _dump(asked), "raw": {}, "answer": None}
+        wire: dict[str, Any] = {"asked": _dump(asked), "raw": {}, "answer": None}
 
         async def send(request: Any, timeout: float | None, headers: Mapping[str, str]) -> Any:
             data = _dump(request)
@@ -131,8 +135,8 @@ class _Forwarder:
             wire["answer"] = _dump(result)
             return result
 
-        timeout = (opts or {}).get("timeout")
-        result = await self._seam.intercept_raw(self._wrapper, asked, result_type, timeout, send)
+        seconds = (opts or {}).get("timeout")
+        result = await self._seam.intercept_raw(self._wrapper, asked, result_type, seconds, send)
         data = _dump(result) if isinstance(result, BaseModel) else result
         return wire["raw"] if data == wire["answer"] else data
 
@@ -148,7 +152,7 @@ class HttpLink(HttpLinkBase):
     """The HTTP side of one connection; line 2 runs its requests in the context of the call."""
 
     @contextmanager
-    def sending(self, session: ClientSession, headers: dict[str, str]) -> Iterator[None]:
+    def sending(self, session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
         """Put `headers` on the HTTP request of the JSON-RPC request that `session` sends next."""
         token = _call_headers.set(headers)
         try:

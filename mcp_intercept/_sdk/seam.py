@@ -11,6 +11,6 @@ class InterceptionSeam(Protocol):
     inner: Any
     """The wrapped session."""
 
-    async def intercept_raw(self, session: Any, request: Any, result_type: Any, timeout: Any, send: Any) -> Any:
+    async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
         """Pass a request that does not go through `send_request` down the chain."""
         ...  # pragma: no cover - a protocol has no body

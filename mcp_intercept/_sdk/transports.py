@@ -9,17 +9,22 @@ from typing import Any
 import anyio
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
 
-# create_mcp_http_client: the client that the SDK itself would make, with its timeouts and redirect rules.
-from mcp.client.streamable_http import (  # type: ignore[attr-defined]
-    create_mcp_http_client,
-    streamable_http_client,
-)
+# The client that the SDK itself would make, with its timeouts and redirect rules; there is no public name for it.
+from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.memory import create_client_server_memory_streams
 
 from mcp_intercept._sdk.http import HttpLinkBase
 
-__all__ = ["StdioServerParameters", "http_streams", "in_process_server", "memory_streams", "sse_streams", "stdio_client"]
+__all__ = [
+    "StdioServerParameters",
+    "http_streams",
+    "in_process_server",
+    "memory_streams",
+    "sse_streams",
+    "stdio_client",
+]
 
 Streams = tuple[Any, Any]
 """What a session reads from and writes to."""
@@ -65,14 +70,16 @@ async def http_streams(
 ) -> AsyncGenerator[Streams, None]:
     """Connect over streamable HTTP, with a client of our own unless the user gave one."""
     if http_client is None:
-        async with create_mcp_http_client(headers=dict(headers or {}), auth=auth) as client:
-            with link.attached(client):
-                async with streamable_http_client(url, http_client=client) as streams:
-                    yield streams[0], streams[1]
-    else:
-        with link.attached(http_client):
-            async with streamable_http_client(url, http_client=http_client) as streams:
-                yield streams[0], streams[1]
+        make_client: Any = create_mcp_http_client  # of httpx or httpx2, as the line has it
+        async with (
+            make_client(headers=dict(headers or {}), auth=auth) as own_client,
+            http_streams(url, link, None, None, own_client) as streams,
+        ):
+            yield streams
+        return
+    with link.attached(http_client):
+        async with streamable_http_client(url, http_client=http_client) as streams:
+            yield streams[0], streams[1]
 
 
 def sse_streams(
@@ -80,8 +87,8 @@ def sse_streams(
 ) -> AbstractAsyncContextManager[Streams]:
     """Connect over the older HTTP+SSE transport (protocol version 2024-11-05)."""
 
-    def make_client(**options: Any) -> Any:
-        client = create_mcp_http_client(**options)
+    def make_client(headers: Any = None, timeout: Any = None, auth: Any = None) -> Any:
+        client = create_mcp_http_client(headers, timeout, auth)
         link.attach(client)
         return client
 
