@@ -171,14 +171,18 @@ def _described(server: object) -> str:
     return "a str that is no URL" if isinstance(server, str) else f"an object of type {type(server).__name__}"
 
 
+def _inside(error: BaseException | None) -> tuple[BaseException, ...]:
+    exceptions: tuple[BaseException, ...] = getattr(error, "exceptions", ())
+    return exceptions
+
+
 def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> None:
     """Raise the one exception inside the groups that the transports' task groups made of it."""
     original = error
-    while original is not body_error:
-        inside: tuple[BaseException, ...] = getattr(original, "exceptions", ())
-        if len(inside) != 1:
-            break
-        original = inside[0]
+    # Trio may have rebuilt a group that the body raised, around the same exceptions.
+    body_group = _inside(body_error)
+    while len(_inside(original)) == 1 and original is not body_error and _inside(original) != body_group:
+        original = _inside(original)[0]
     context = original.__context__
     try:
         raise original

@@ -2,11 +2,11 @@
 
 python -m tests.server                 speaks stdio
 python -m tests.server --http PORT     listens on 127.0.0.1
+python -m tests.server --sse PORT      the same with the older HTTP+SSE transport
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 
@@ -80,13 +80,14 @@ def make_server() -> Any:
 
 
 @contextmanager
-def http_server() -> Generator[str, None, None]:
+def http_server(transport: Literal["http", "sse"] = "http") -> Generator[str, None, None]:
     """Run the server in a process of its own; the value is its URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [*STDIO, "--http", str(port)]
-    with subprocess.Popen(command, env={**os.environ, "COVERAGE_PROCESS_START": ""}) as process:
+    command = [*STDIO, f"--{transport}", str(port)]
+    # Line 1's server reports on stderr that a client has left.
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             deadline = monotonic() + 30
             while True:
@@ -96,19 +97,19 @@ def http_server() -> Generator[str, None, None]:
                 except OSError:
                     assert process.poll() is None, "the server ended"
                     assert monotonic() < deadline, "the server does not listen"
-            yield f"http://127.0.0.1:{port}/mcp"
+            yield f"http://127.0.0.1:{port}/{'mcp' if transport == 'http' else 'sse'}"
         finally:
             process.terminate()
 
 
 def main() -> None:
     server = make_server()
-    if "--http" not in sys.argv:
+    if len(sys.argv) == 1:
         server.run()
         return
     import uvicorn
 
-    app = server.streamable_http_app()
+    app = server.sse_app() if "--sse" in sys.argv else server.streamable_http_app()
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[-1]), log_level="error")
 
 

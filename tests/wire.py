@@ -54,11 +54,13 @@ class WireServer:
 
     Attributes:
         frames: Every frame the client sent, in order.
+        metadata: What the client told its transport with each frame (`SessionMessage.metadata`).
         answers: What to answer, by method; see `Answer`.
     """
 
     def __init__(self, read: Any, write: Any) -> None:
         self.frames: list[Frame] = []
+        self.metadata: list[Any] = []
         self.answers: dict[str, Answer] = {}
         self._read = read
         self._write = write
@@ -69,6 +71,7 @@ class WireServer:
             async for message in self._read:
                 frame = _root(message.message).model_dump(by_alias=True, mode="json", exclude_none=True)
                 self.frames.append(frame)
+                self.metadata.append(message.metadata)
                 self._arrived.set()
                 self._arrived = anyio.Event()
                 if "id" in frame and "method" in frame:
@@ -95,6 +98,11 @@ class WireServer:
 
     async def send(self, frame: Frame) -> None:
         await self._write.send(SessionMessage(_message(frame)))
+
+    async def close(self) -> None:
+        """Hang up, in both directions."""
+        await self._write.aclose()
+        await self._read.aclose()
 
     async def wait_for(self, method: str, count: int = 1) -> Frame:
         """The frame of the `count`-th message of `method`, once it has arrived."""

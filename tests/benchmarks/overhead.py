@@ -232,7 +232,7 @@ def imports(rounds: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="only see that it runs; the figures mean nothing")
     quick = parser.parse_args().quick
     version = importlib.metadata.version("mcp")
