@@ -1,4 +1,4 @@
-"""`python -m mcp_intercept`, the same as the command `mcp-intercept`."""
+"""`python -m mcp_intercept` is the command `mcp-intercept`."""
 
 import sys
 

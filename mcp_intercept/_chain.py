@@ -41,7 +41,7 @@ class NextFunctionT(Protocol[ParamsT, ResultT_co]):
 
     async def __call__(self, context: MiddlewareContext[ParamsT], /) -> ResultT_co:
         """Run the rest of the chain."""
-        ...  # pragma: no cover - a protocol has no body
+        ...
 
 
 AnyMiddleware: TypeAlias = Callable[[MiddlewareContext[Any], NextFunctionT[Any, Any]], Awaitable[Any]]

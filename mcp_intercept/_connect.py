@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from mcp_intercept import _sdk
 from mcp_intercept._chain import AnyMiddleware
 from mcp_intercept._manager import MiddlewareManager
-from mcp_intercept._sdk import transports
+from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._session import CallbackClientSession, intercept
 from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 
@@ -72,15 +71,15 @@ async def connect(
     """
     _check_option("mode", mode, Mode)
     _check_option("transport", transport, Transport)
-    link = _sdk.HttpLink()
+    link = line.HttpLink()
     streams = _streams_of(server, link, transport, headers, auth, http_client)
     body_error: BaseException | None = None
     try:
         async with streams as pair:
-            inner = _sdk.ClientSession(
+            inner = ClientSession(
                 pair[0],
                 pair[1],
-                read_timeout_seconds=None if timeout is None else _sdk.to_timeout(timeout),
+                read_timeout_seconds=None if timeout is None else line.to_timeout(timeout),
                 sampling_callback=sampling_callback,
                 elicitation_callback=elicitation_callback,
                 list_roots_callback=list_roots_callback,
@@ -92,7 +91,7 @@ async def connect(
             if _is_url(server):
                 session.attach_link(link)
             async with session:
-                await _sdk.handshake(session, mode)
+                await line.handshake(session, mode)
                 try:
                     yield session
                 except BaseException as error:
@@ -114,7 +113,7 @@ def _is_url(server: object) -> bool:
 
 def _streams_of(
     server: Any,
-    link: _sdk.HttpLink,
+    link: line.HttpLink,
     transport: Transport,
     headers: Mapping[str, str] | None,
     auth: Any,
@@ -163,7 +162,7 @@ def _is_pair_of_streams(server: Any) -> bool:
 
 def _is_transport(server: Any) -> bool:
     # A session can be entered, too, but does not yield streams.
-    return isinstance(server, AbstractAsyncContextManager) and not isinstance(server, _sdk.ClientSession)
+    return isinstance(server, AbstractAsyncContextManager) and not isinstance(server, ClientSession)
 
 
 def _described(server: object) -> str:

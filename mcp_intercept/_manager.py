@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakSet
 
 import anyio
@@ -17,12 +17,9 @@ from mcp_intercept._chain import AnyMiddleware, Invocation, Step, compose, descr
 from mcp_intercept._context import Exchange, Kind, MCPResponseContext, MiddlewareContext
 from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import types
+from mcp_intercept._sdk import ClientSession, types
 from mcp_intercept.errors import BroadcastError, MiddlewareError
 from mcp_intercept.methods import METHODS
-
-if TYPE_CHECKING:
-    from mcp_intercept._session import CallbackClientSession
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -34,6 +31,23 @@ Undo: TypeAlias = Callable[[], None]
 
 MAX_MIDDLEWARES = 100
 """Each layer nests a few Python frames; far beyond this number, the interpreter's recursion limit would end a call."""
+
+
+class _Attached(Protocol):
+    """What a manager needs of the sessions that use it, which stand above."""
+
+    @property
+    def connector_id(self) -> str: ...
+
+    @property
+    def entered(self) -> bool: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    def require_this_loop(self) -> None: ...
+
+    async def send_notification(self, notification: Any) -> None: ...
 
 
 class _Chains(dict[str, "Step | None"]):
@@ -110,7 +124,7 @@ class MiddlewareManager:
 
     def __init__(self, middlewares: Iterable[AnyMiddleware] = ()) -> None:
         self._lock = Lock()
-        self._sessions: WeakSet[CallbackClientSession] = WeakSet()
+        self._sessions: WeakSet[_Attached] = WeakSet()
         self.watchers: tuple[_Watcher, ...] = ()
         self._set_entries(tuple(_Entry(middleware) for middleware in middlewares))
 
@@ -218,11 +232,17 @@ class MiddlewareManager:
             undo()
 
     @property
-    def sessions(self) -> set[CallbackClientSession]:
-        """The live sessions that use this manager: those wrapped, not closed, and still referenced somewhere."""
+    def sessions(self) -> set[ClientSession]:
+        """The live sessions that use this manager: those wrapped, not closed, and still referenced somewhere.
+
+        Each is a `CallbackClientSession`.
+        """
+        return {cast("ClientSession", session) for session in self._live_sessions()}
+
+    def _live_sessions(self) -> list[_Attached]:
         with self._lock:
-            sessions = set(self._sessions)
-        return {session for session in sessions if not session.closed}
+            sessions = list(self._sessions)
+        return [session for session in sessions if not session.closed]
 
     async def broadcast(self, notification: Any) -> None:
         """Send a notification to every live session that was entered, through its chain, all at once.
@@ -233,9 +253,9 @@ class MiddlewareManager:
         Raises:
             BroadcastError: It did not reach some of the sessions; it was still sent to all the others.
         """
-        failures: dict[Any, Exception] = {}
+        failures: dict[_Attached, Exception] = {}
 
-        async def send(session: CallbackClientSession) -> None:
+        async def send(session: _Attached) -> None:
             try:
                 session.require_this_loop()
                 await session.send_notification(notification)
@@ -243,7 +263,7 @@ class MiddlewareManager:
                 failures[session] = error
 
         async with anyio.create_task_group() as tasks:
-            for session in self.sessions:
+            for session in self._live_sessions():
                 if session.entered:
                     tasks.start_soon(send, session)
         if failures:
@@ -293,7 +313,7 @@ class MiddlewareManager:
             invocation.end()
         return result
 
-    def register(self, session: CallbackClientSession) -> None:
+    def register(self, session: _Attached) -> None:
         """Count a session among the live ones, as long as somebody holds it."""
         with self._lock:
             self._sessions.add(session)

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from anyio.lowlevel import RunVar
 from pydantic import BaseModel, TypeAdapter
 
-from mcp_intercept import _sdk
 from mcp_intercept._chain import NOTHING, AnyMiddleware, Invocation
 from mcp_intercept._context import CallOptions, Kind, MiddlewareContext
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import ClientSession
+from mcp_intercept._sdk import LINE, ClientSession, line
 from mcp_intercept.errors import MiddlewareError, SessionStateError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -60,8 +59,8 @@ class _Interception:
         self.connection_id = connection_id
         self.manager = manager
         # Whether what is sent through the session inside needs what its SDK line forgets; a wrapper inside sees to it.
-        self.plain = _sdk.transmit is None or isinstance(inner, CallbackClientSession)
-        self.link: _sdk.HttpLink | None = None
+        self.plain = line.transmit is None or isinstance(inner, CallbackClientSession)
+        self.link: line.HttpLink | None = None
         # The session's task group since it was entered: tells whether it was, and whether only once.
         self.group: object | None = None
         self.loop = _this_loop()
@@ -80,7 +79,7 @@ class _Interception:
             )
         if group is not None:
             self.enter(group)  # through the session inside
-        elif not _sdk.is_running(session.__dict__):
+        elif not line.is_running(session.__dict__):
             raise SessionStateError(
                 f"{session!r} is not entered; use it inside `async with session:`, or enter the session it wraps"
             )
@@ -98,7 +97,7 @@ class _Interception:
             time(),
             {},
             session_id=None if link is None else link.session_id,
-            protocol_version=session.__dict__.get(_sdk.VERSION_KEY),
+            protocol_version=session.__dict__.get(line.VERSION_KEY),
             kind=kind,
             options=options,
             session=session,
@@ -111,7 +110,7 @@ class _Interception:
             arguments: Those of `send_request`, all of them.
         """
         inner = self.inner
-        return inner.send_request(*arguments) if self.plain else _sdk.transmit(inner, *arguments)
+        return inner.send_request(*arguments) if self.plain else line.transmit(inner, *arguments)
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
@@ -153,10 +152,10 @@ class _Call(Invocation):
         params = context.params
         if params is self.params:
             return self.message
-        message: BaseModel = _sdk.message_of(self.message)
+        message: BaseModel = line.message_of(self.message)
         optional = not type(message).model_fields["params"].is_required()
         if isinstance(params, BaseModel) or (params is None and optional):
-            return _sdk.with_params(self.message, params)
+            return line.with_params(self.message, params)
         raise MiddlewareError(
             f"a middleware assigned an object of type {type(params).__name__} to context.params of {self.method}; "
             f"assign a params model, as it was before",
@@ -217,7 +216,7 @@ class _NotificationCall(_Call):
 
 
 class _RawCall(_Call):
-    """A request that the SDK sends past `send_request`, see `_sdk.SessionSeam`."""
+    """A request that the SDK sends past `send_request`, see `line.SessionSeam`."""
 
     __slots__ = ("_send",)
 
@@ -236,7 +235,7 @@ def _checked_timeout(seconds: Any, method: str) -> Any:
     if seconds is None:
         return None
     if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
-        return _sdk.to_timeout(seconds)
+        return line.to_timeout(seconds)
     raise MiddlewareError(
         f"a middleware set context.options.timeout of {method} to {seconds!r}; set it to seconds, or to None for the "
         f"session's own timeout",
@@ -246,7 +245,7 @@ def _checked_timeout(seconds: Any, method: str) -> Any:
 
 # On line 2 a property of the seam stands before an attribute of the shared state, hence the ignores.
 class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportIncompatibleVariableOverride]
-    _sdk.SessionSeam, ClientSession
+    line.SessionSeam, ClientSession
 ):
     """A `ClientSession` that sends everything through a chain of middlewares.
 
@@ -348,7 +347,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         state = self.__dict__
         if state.get("_task_group") is not interception.group:
             interception.check_entered(self)
-        message = _sdk.message_of(request) if _sdk.LINE == 1 else request
+        message = line.message_of(request) if LINE == 1 else request
         manager = interception.manager
         try:
             method, params = message.method, message.params
@@ -365,7 +364,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             else:
                 result = await interception.transmit(*arguments)
             return result
-        options = CallOptions(_sdk.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
+        options = CallOptions(line.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
         context = interception.context(self, method, params, "request", options)
         call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
         if manager.watchers or chain is None:
@@ -387,7 +386,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             MiddlewareError: A middleware broke its contract.
         """
         interception = self._interception
-        message = _sdk.message_of(notification)
+        message = line.message_of(notification)
         method = getattr(message, "method", None)
         if not isinstance(method, str):
             await interception.inner.send_notification(notification, *args)
@@ -399,7 +398,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         call.arguments = args
         await manager.run(manager.notifications[method], call, context)
 
-    def attach_link(self, link: _sdk.HttpLink) -> None:
+    def attach_link(self, link: line.HttpLink) -> None:
         """Make headers and session id of an HTTP connection known; `connect()` does."""
         self._interception.link = link
 

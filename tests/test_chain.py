@@ -8,7 +8,7 @@ import traceback
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import mcp.types as types
@@ -28,6 +28,10 @@ from mcp_intercept import (
     connect,
 )
 from tests.wire import LINE_1, Frame, WireServer, wire
+
+pytestmark = pytest.mark.anyio
+
+CHANGED: Any = types.RootsListChangedNotification()
 
 RESULT = types.CallToolResult(content=[])
 PROMPTS = types.ListPromptsResult(prompts=[])
@@ -118,7 +122,6 @@ class Hooked(Middleware):
 # Order
 
 
-@pytest.mark.anyio
 async def test_layers_run_from_the_first_to_the_end_and_back() -> None:
     log: list[str] = []
 
@@ -131,7 +134,6 @@ async def test_layers_run_from_the_first_to_the_end_and_back() -> None:
     assert log == ["outer > tools/call", "inner > tools/call", "end", "inner < tools/call", "outer < tools/call"]
 
 
-@pytest.mark.anyio
 async def test_layers_run_in_the_same_order_around_what_a_session_sends() -> None:
     log: list[str] = []
     async with session_with(recorder("outer", log), recorder("inner", log)) as (session, server):
@@ -142,7 +144,7 @@ async def test_layers_run_in_the_same_order_around_what_a_session_sends() -> Non
 
         server.answers["prompts/list"] = list_prompts
         await session.list_prompts()
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
         await server.wait_for("notifications/roots/list_changed")
 
     assert log == [
@@ -159,14 +161,13 @@ async def test_layers_run_in_the_same_order_around_what_a_session_sends() -> Non
     assert server.methods == ["prompts/list", "notifications/roots/list_changed"]
 
 
-@pytest.mark.anyio
 async def test_the_hooks_of_one_middleware_nest_and_run_before_those_of_the_next() -> None:
     log: list[str] = []
-    async with session_with(Hooked("outer", log), Hooked("inner", log)) as (session, server):
+    async with session_with(Hooked("outer", log), Hooked("inner", log)) as (session, _):
         await session.list_prompts()
         requests = list(log)
         log.clear()
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
 
     inwards = ["outer.on_message", "outer.on_request", "outer.on_list_prompts"]
     inwards += ["inner.on_message", "inner.on_request", "inner.on_list_prompts"]
@@ -176,7 +177,6 @@ async def test_the_hooks_of_one_middleware_nest_and_run_before_those_of_the_next
     assert log == [f"{hook} >" for hook in inwards] + [f"{hook} <" for hook in reversed(inwards)]
 
 
-@pytest.mark.anyio
 async def test_calls_at_the_same_time_do_not_mix() -> None:
     arrived = 0
     everybody_is_here = anyio.Event()
@@ -216,7 +216,7 @@ def test_a_chain_that_passes_on_never_suspends() -> None:
 # What can be a layer
 
 
-class Callable_:
+class CallableObject:
     async def __call__(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await pass_on(context, call_next)
 
@@ -233,7 +233,7 @@ def returns_a_coroutine(context: MiddlewareContext, call_next: NextFunctionT) ->
     return pass_on(context, call_next)
 
 
-class Awaitable_:
+class Promise:
     """What is awaitable without being a coroutine."""
 
     def __init__(self, coroutine: Any) -> None:
@@ -244,7 +244,7 @@ class Awaitable_:
 
 
 def returns_an_awaitable_object(context: MiddlewareContext, call_next: NextFunctionT) -> Awaitable[Any]:
-    return Awaitable_(pass_on(context, call_next))
+    return Promise(pass_on(context, call_next))
 
 
 def returns_what_call_next_returns(context: MiddlewareContext, call_next: NextFunctionT) -> Awaitable[Any]:
@@ -259,8 +259,8 @@ LAYERS: list[AnyMiddleware] = [
     pass_on,
     partial(pass_on),
     partial(with_options, "prefix", flag=True),
-    Callable_(),
-    Callable_().method,
+    CallableObject(),
+    CallableObject().method,
     returns_a_coroutine,
     returns_an_awaitable_object,
     returns_what_call_next_returns,
@@ -271,7 +271,6 @@ LAYERS: list[AnyMiddleware] = [
 ]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: getattr(layer, "__name__", type(layer).__name__))
 async def test_any_async_callable_of_two_arguments_is_a_layer(layer: AnyMiddleware) -> None:
     log: list[str] = []
@@ -282,7 +281,9 @@ async def test_any_async_callable_of_two_arguments_is_a_layer(layer: AnyMiddlewa
     assert log == ["outer > tools/call", "inner > tools/call", "inner < tools/call", "outer < tools/call"]
 
 
-Kind_ = st.sampled_from(["function", "callable", "partial", "on_message", "on_request", "on_call_tool", "__call__"])
+layer_kinds = st.sampled_from(
+    ["function", "callable", "partial", "on_message", "on_request", "on_call_tool", "__call__"]
+)
 
 
 def layer_of(kind: str, name: int, log: list[int]) -> AnyMiddleware:
@@ -302,14 +303,13 @@ def layer_of(kind: str, name: int, log: list[int]) -> AnyMiddleware:
     async def method(self: object, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await record(context, call_next)
 
-    if kind == "callable":
-        return type("Layer", (), {"__call__": method})()
-    return type("Layer", (Middleware,), {kind: method})()
+    bases, name = ((), "__call__") if kind == "callable" else ((Middleware,), kind)
+    return cast("AnyMiddleware", type("Layer", bases, {name: method})())
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @settings(deadline=None, max_examples=50)
-@given(kinds=st.lists(Kind_, max_size=12))
+@given(kinds=st.lists(layer_kinds, max_size=12))
 def test_a_chain_of_layers_that_pass_on_is_its_end(backend: str, kinds: list[str]) -> None:
     log: list[int] = []
     seen: list[Any] = []
@@ -334,7 +334,6 @@ def test_a_chain_of_layers_that_pass_on_is_its_end(backend: str, kinds: list[str
 # Rewriting
 
 
-@pytest.mark.anyio
 async def test_the_end_of_the_chain_gets_what_a_layer_assigned_changed_in_place_or_passed_on_as_a_copy() -> None:
     async def assigns(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         context.params = types.CallToolRequestParams(name="assigned", arguments={})
@@ -359,7 +358,6 @@ async def test_the_end_of_the_chain_gets_what_a_layer_assigned_changed_in_place_
     assert reached == [types.CallToolRequestParams(name="copy of assigned", arguments={"changed": True})]
 
 
-@pytest.mark.anyio
 async def test_a_fresh_context_of_the_same_method_may_be_passed_on() -> None:
     fresh = tool_call(types.CallToolRequestParams(name="fresh"))
 
@@ -376,7 +374,6 @@ async def test_a_fresh_context_of_the_same_method_may_be_passed_on() -> None:
     assert reached == [fresh]
 
 
-@pytest.mark.anyio
 async def test_a_context_of_a_subclass_may_be_passed_on() -> None:
     class Special(MiddlewareContext[Any]):
         pass
@@ -390,7 +387,6 @@ async def test_a_context_of_a_subclass_may_be_passed_on() -> None:
 # Short cuts
 
 
-@pytest.mark.anyio
 async def test_a_short_cut_with_a_typed_result_never_reaches_the_end() -> None:
     async def knows(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return RESULT
@@ -398,7 +394,6 @@ async def test_a_short_cut_with_a_typed_result_never_reaches_the_end() -> None:
     assert await run(knows, call=unreachable) is RESULT
 
 
-@pytest.mark.anyio
 async def test_a_short_cut_in_a_session_gives_the_caller_that_very_result_and_sends_nothing() -> None:
     async def knows(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return PROMPTS
@@ -413,7 +408,6 @@ WIRE_SPELLING = {"content": [{"type": "text", "text": "no"}], "isError": True, "
 PYTHON_SPELLING = {"content": [{"type": "text", "text": "no"}], "is_error": True, "structured_content": {"a": 1}}
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(
     "answered",
     [
@@ -444,7 +438,6 @@ async def test_a_short_cut_with_a_dict_is_validated_into_the_result(answered: di
     assert seen[:2] == [expected, expected]
 
 
-@pytest.mark.anyio
 async def test_a_layer_may_answer_with_a_dict_after_the_server_did() -> None:
     async def replaces(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         await call_next(context)
@@ -468,14 +461,7 @@ async def forgets_to_await(context: MiddlewareContext, call_next: NextFunctionT)
 
 
 async def returns_an_awaitable(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
-    result = await call_next(context)
-
-    async def late() -> Any:
-        raise NotImplementedError
-
-    coroutine = late()
-    coroutine.close()
-    return Awaitable_(result or coroutine)
+    return Promise(await call_next(context))
 
 
 def is_not_async(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
@@ -512,7 +498,7 @@ async def assigns_another_method(context: MiddlewareContext, call_next: NextFunc
     return await call_next(context)
 
 
-WAY_OUT = {
+WAY_OUT: dict[Any, str] = {
     forgets_to_return: "returned None; write `return await call_next(context)`, or return a result",
     forgets_to_await: "returned an awaitable; write `return await call_next(context)`",
     returns_an_awaitable: "returned an awaitable; write `return await call_next(context)`",
@@ -532,8 +518,7 @@ broken = pytest.mark.parametrize("culprit", WAY_OUT, ids=lambda culprit: culprit
 
 
 @broken
-@pytest.mark.anyio
-async def test_a_broken_layer_is_named_with_the_method_and_the_way_out(culprit: AnyMiddleware) -> None:
+async def test_a_broken_layer_is_named_with_the_method_and_the_way_out(culprit: Any) -> None:
     with pytest.raises(MiddlewareError) as caught:
         await run(pass_on, culprit, pass_on)
     gc.collect()  # had a coroutine been dropped, Python would complain now
@@ -544,8 +529,7 @@ async def test_a_broken_layer_is_named_with_the_method_and_the_way_out(culprit: 
 
 
 @broken
-@pytest.mark.anyio
-async def test_a_broken_layer_of_a_session_is_named_instead_of_an_error_of_the_sdk(culprit: AnyMiddleware) -> None:
+async def test_a_broken_layer_of_a_session_is_named_instead_of_an_error_of_the_sdk(culprit: Any) -> None:
     async with session_with(pass_on, culprit, pass_on) as (session, _):
         with pytest.raises(MiddlewareError) as caught:
             await session.call_tool("tool", {})
@@ -558,7 +542,6 @@ async def test_a_broken_layer_of_a_session_is_named_instead_of_an_error_of_the_s
     assert caught.value.method == "tools/call"
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("culprit", [passes_another_method, assigns_another_method])
 async def test_a_context_of_another_method_never_reaches_the_layers_further_in(culprit: AnyMiddleware) -> None:
     log: list[str] = []
@@ -569,7 +552,6 @@ async def test_a_context_of_another_method_never_reaches_the_layers_further_in(c
     assert log == []
 
 
-@pytest.mark.anyio
 async def test_a_broken_hook_is_named_with_its_class() -> None:
     class Forgetful(Middleware):
         async def on_call_tool(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
@@ -582,7 +564,6 @@ async def test_a_broken_hook_is_named_with_its_class() -> None:
     assert caught.value.middleware == middleware.on_call_tool
 
 
-@pytest.mark.anyio
 async def test_a_broken_callable_object_is_named_by_its_class() -> None:
     class Forgetful:
         async def __call__(self, context: MiddlewareContext, call_next: NextFunctionT) -> None:
@@ -592,13 +573,11 @@ async def test_a_broken_callable_object_is_named_by_its_class() -> None:
         await run(Forgetful())
 
 
-@pytest.mark.anyio
 async def test_a_broken_partial_is_named_by_the_function_inside() -> None:
     with pytest.raises(MiddlewareError, match=r"^middleware .*forgets_to_return.* returned None"):
         await run(partial(forgets_to_return))
 
 
-@pytest.mark.anyio
 async def test_a_broken_dict_has_its_details_in_the_cause() -> None:
     with pytest.raises(MiddlewareError) as caught:
         await run(returns_a_broken_dict)
@@ -606,7 +585,6 @@ async def test_a_broken_dict_has_its_details_in_the_cause() -> None:
     assert type(caught.value.__cause__).__name__ == "ValidationError"
 
 
-@pytest.mark.anyio
 async def test_a_notification_has_no_result() -> None:
     async def invents_one(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         await call_next(context)
@@ -616,23 +594,21 @@ async def test_a_notification_has_no_result() -> None:
         with pytest.raises(
             MiddlewareError, match="returned an object of type CallToolResult; a notification has no result"
         ):
-            await session.send_roots_list_changed()
+            await session.send_notification(CHANGED)
         await server.wait_for("notifications/roots/list_changed")
 
 
-@pytest.mark.anyio
 async def test_a_notification_that_is_not_passed_on_is_dropped() -> None:
     async def drops(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return None
 
     async with session_with(drops) as (session, server):
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
         await checkpoint()
 
     assert server.frames == []
 
 
-@pytest.mark.anyio
 async def test_to_forget_the_context_is_a_type_error_that_says_so() -> None:
     async def forgets_the_context(context: MiddlewareContext, call_next: Any) -> Any:
         return await call_next()
@@ -643,7 +619,6 @@ async def test_to_forget_the_context_is_a_type_error_that_says_so() -> None:
         await run(forgets_the_context)
 
 
-@pytest.mark.anyio
 async def test_to_forget_to_return_is_noticed_whatever_a_call_of_ones_own_answers() -> None:
     async def end(context: MiddlewareContext) -> str:
         return "not a model"
@@ -655,7 +630,6 @@ async def test_to_forget_to_return_is_noticed_whatever_a_call_of_ones_own_answer
 # Retries
 
 
-@pytest.mark.anyio
 async def test_each_time_the_end_is_reached_is_an_attempt_that_the_layers_further_in_see() -> None:
     log: list[str] = []
 
@@ -681,7 +655,6 @@ async def test_each_time_the_end_is_reached_is_an_attempt_that_the_layers_furthe
     assert server.methods == ["prompts/list", "prompts/list"]
 
 
-@pytest.mark.anyio
 async def test_a_retry_with_a_copy_is_an_attempt_of_the_same_call() -> None:
     seen: list[tuple[str, int]] = []
 
@@ -698,14 +671,13 @@ async def test_a_retry_with_a_copy_is_an_attempt_of_the_same_call() -> None:
     assert seen == [("id-1", 1), ("id-1", 2)]
 
 
-@pytest.mark.anyio
 async def test_what_never_reached_the_end_is_no_attempt() -> None:
-    failures = [ValueError(), ValueError()]
+    failures = [Origin(), Origin()]
     seen: list[int] = []
 
     async def retries(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         while failures:
-            with pytest.raises(ValueError):
+            with pytest.raises(Origin):
                 await call_next(context)
         return await call_next(context)
 
@@ -720,7 +692,6 @@ async def test_what_never_reached_the_end_is_no_attempt() -> None:
     assert seen == [1, 1, 1]
 
 
-@pytest.mark.anyio
 async def test_call_next_can_be_called_again_while_it_runs() -> None:
     both_are_sent = anyio.Event()
     results: list[Any] = []
@@ -758,7 +729,6 @@ async def test_call_next_can_be_called_again_while_it_runs() -> None:
     assert sorted(attempts) == [1, 2]
 
 
-@pytest.mark.anyio
 async def test_a_layer_may_answer_with_the_first_of_two_results() -> None:
     first: list[Any] = []
 
@@ -784,7 +754,6 @@ async def fail() -> Any:
     raise ValueError("on purpose")
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("ending", [succeed, fail])
 @pytest.mark.parametrize("inner", [(), (pass_on,)], ids=["next to the end", "further out"])
 async def test_a_call_next_that_is_kept_is_refused_after_the_end(
@@ -815,7 +784,6 @@ async def test_a_call_next_that_is_kept_is_refused_after_the_end(
     assert caught.value.middleware is keeps
 
 
-@pytest.mark.anyio
 async def test_a_call_next_that_is_kept_is_refused_after_the_call_was_cancelled() -> None:
     kept: list[Any] = []
 
@@ -838,7 +806,6 @@ async def test_a_call_next_that_is_kept_is_refused_after_the_call_was_cancelled(
         assert len(server.sent("prompts/list")) == 1
 
 
-@pytest.mark.anyio
 async def test_what_call_next_returned_cannot_be_awaited_after_the_end() -> None:
     kept: list[Any] = []
 
@@ -877,7 +844,6 @@ def origin_of(error: BaseException) -> str:
     return traceback.extract_tb(error.__traceback__)[-1].name
 
 
-@pytest.mark.anyio
 async def test_an_exception_of_the_end_is_reported_unchanged_with_the_traceback_of_where_it_began() -> None:
     seen: list[BaseException] = []
 
@@ -896,7 +862,6 @@ async def test_an_exception_of_the_end_is_reported_unchanged_with_the_traceback_
     assert (seen[0].__cause__, seen[0].__context__) == (None, None)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize(("raises", "sent"), [(raises_before, 0), (raises_after, 1)])
 async def test_an_exception_of_a_layer_leaves_the_session_unchanged(raises: AnyMiddleware, sent: int) -> None:
     async with session_with(pass_on, raises, pass_on) as (session, server):
@@ -908,7 +873,6 @@ async def test_an_exception_of_a_layer_leaves_the_session_unchanged(raises: AnyM
     assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
-@pytest.mark.anyio
 async def test_an_error_of_the_server_leaves_the_session_as_the_sdk_raised_it() -> None:
     seen: list[BaseException] = []
 
@@ -933,7 +897,6 @@ async def test_an_error_of_the_server_leaves_the_session_as_the_sdk_raised_it() 
     assert origin_of(caught.value) in ("send_request", "send_raw_request")
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3), GeneratorExit()], ids=repr)
 async def test_what_is_no_ordinary_exception_passes_through(error: BaseException) -> None:
     async def end(context: MiddlewareContext) -> Any:
@@ -945,7 +908,6 @@ async def test_what_is_no_ordinary_exception_passes_through(error: BaseException
     assert caught.value is error
 
 
-@pytest.mark.anyio
 async def test_a_cancellation_passes_each_layer_and_leaves_the_session_usable() -> None:
     log: list[str] = []
 
@@ -975,12 +937,8 @@ async def test_a_cancellation_passes_each_layer_and_leaves_the_session_usable() 
 # Depth
 
 
-def a_hundred(log: list[str]) -> list[AnyMiddleware]:
-    return [Hooked("one", log) for _ in range(99)] + [Hooked("last", log)]
-
-
 class Plain(Middleware):
-    """Overrides every hook that a message meets, and asks the base class to do what it does."""
+    """Overrides every hook that the messages below meet."""
 
     async def on_message(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await call_next(context)
@@ -998,16 +956,14 @@ class Plain(Middleware):
         return await call_next(context)
 
 
-@pytest.mark.anyio
 async def test_a_hundred_middlewares_that_override_all_three_hooks_do_not_exhaust_the_stack() -> None:
     assert await run(*[Plain() for _ in range(100)]) is RESULT
 
 
-@pytest.mark.anyio
 async def test_a_hundred_middlewares_that_override_all_three_hooks_fit_around_a_session() -> None:
     async with session_with(*[Plain() for _ in range(100)]) as (session, server):
         assert (await session.call_tool("tool", {})).content
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
         await server.wait_for("notifications/roots/list_changed")
 
     assert server.methods == ["tools/call", "tools/list", "notifications/roots/list_changed"]

@@ -23,6 +23,9 @@ from mcp_intercept import (
 )
 from tests.wire import Frame, WireServer, never, wire
 
+pytestmark = pytest.mark.anyio
+
+CHANGED: Any = types.RootsListChangedNotification()
 SECRET = "hunter2"
 
 
@@ -266,7 +269,6 @@ async def in_a_moment(context: MiddlewareContext, call_next: NextFunctionT) -> A
     return await call_next(context)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("code", [-32001, 408, -32000, -32603, 1])
 async def test_an_error_of_the_server_is_the_outcome_error_whatever_its_code(code: int) -> None:
     [(outcome, caught)] = await outcomes_of(refuse_with(code))
@@ -274,14 +276,12 @@ async def test_an_error_of_the_server_is_the_outcome_error_whatever_its_code(cod
     assert (outcome, caught.lower()) == ("error", "mcperror")
 
 
-@pytest.mark.anyio
 async def test_the_end_of_the_sdks_own_clock_is_the_outcome_timeout() -> None:
     [(outcome, caught)] = await outcomes_of(stay_silent, in_a_moment)
 
     assert (outcome, caught.lower()) == ("timeout", "mcperror")
 
 
-@pytest.mark.anyio
 async def test_the_end_of_a_middlewares_clock_is_the_outcome_timeout() -> None:
     async def impatient(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         with anyio.fail_after(0.01 if context.method == "tools/call" else None):
@@ -290,7 +290,6 @@ async def test_the_end_of_a_middlewares_clock_is_the_outcome_timeout() -> None:
     assert await outcomes_of(stay_silent, impatient) == [("timeout", "TimeoutError")]
 
 
-@pytest.mark.anyio
 async def test_a_retry_that_the_server_refuses_is_no_timeout_though_the_first_attempt_was() -> None:
     def prepare(server: WireServer) -> None:
         async def refuse_the_second(frame: Frame) -> None:
@@ -312,7 +311,6 @@ async def test_a_retry_that_the_server_refuses_is_no_timeout_though_the_first_at
     assert (outcome, caught.lower()) == ("error", "mcperror")
 
 
-@pytest.mark.anyio
 async def test_a_timeout_stays_one_when_a_middleware_raises_it_again_later() -> None:
     async def tidy(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         caught: Exception | None = None
@@ -327,7 +325,6 @@ async def test_a_timeout_stays_one_when_a_middleware_raises_it_again_later() -> 
     assert outcome == "timeout"
 
 
-@pytest.mark.anyio
 async def test_a_call_that_the_caller_gives_up_is_the_outcome_cancelled() -> None:
     manager = MiddlewareManager()
     async with wire() as (streams, server), connect(streams, manager) as session:
@@ -342,7 +339,6 @@ async def test_a_call_that_the_caller_gives_up_is_the_outcome_cancelled() -> Non
     assert isinstance(exchanges[0].response.error, anyio.get_cancelled_exc_class())
 
 
-@pytest.mark.anyio
 async def test_a_result_that_says_is_error_is_the_outcome_tool_error() -> None:
     def prepare(server: WireServer) -> None:
         async def fail(frame: Frame) -> Frame:
@@ -353,12 +349,11 @@ async def test_a_result_that_says_is_error_is_the_outcome_tool_error() -> None:
     assert await outcomes_of(prepare) == [("tool_error", "nothing")]
 
 
-@pytest.mark.anyio
 async def test_a_notification_that_was_sent_is_the_outcome_ok_without_a_result() -> None:
     manager = MiddlewareManager()
     async with wire() as (streams, server), connect(streams, manager) as session:
         with manager.capture() as exchanges:
-            await session.send_roots_list_changed()
+            await session.send_notification(CHANGED)
             await server.wait_for("notifications/roots/list_changed")
 
     [(context, response)] = exchanges

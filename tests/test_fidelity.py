@@ -1,14 +1,15 @@
-"""Wrapping changes nothing but what a middleware changes: frames, results, errors, states, held against a bare session."""
+"""Wrapping changes nothing but what a middleware changes: frames, results and errors are those of a bare session."""
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
 from traceback import extract_tb
@@ -154,6 +155,12 @@ async def outcome(say: Say, session: Any) -> Any:
         return told(await say(session))
     except Exception as error:
         return told(error)
+
+
+async def unlike(bare: Any, do: Callable[[str | None], Awaitable[Any]]) -> dict[str, Any]:
+    """What each wrapping made of `do` where that is not what the bare session did."""
+    wrapped = {wrapping: await do(wrapping) for wrapping in WRAPPINGS}
+    return {wrapping: {"got": got, "not": bare} for wrapping, got in wrapped.items() if got != bare}
 
 
 def heard(server: WireServer) -> list[Frame]:
@@ -368,8 +375,7 @@ CACHED = {**MODERN, "ttlMs": 0, "cacheScope": "public"}
 
 async def converse(server: WireServer, modern: bool) -> None:
     """Teach the server to answer whatever `CALLS` says."""
-    task = {"taskId": "t", "status": "completed", "createdAt": "2025-11-25T00:00:00Z", "ttl": 1, "pollInterval": 1}
-    task["lastUpdatedAt"] = task["createdAt"]
+    task = {"taskId": "t", "status": "completed", "createdAt": DAY, "lastUpdatedAt": DAY, "ttl": 1, "pollInterval": 1}
     results: dict[str, Frame] = {
         **RESULTS,
         "acme/frob": {"value": 1, "extra": True},
@@ -445,7 +451,7 @@ def test_everything_that_a_session_can_say_is_compared() -> None:
 @pytest.mark.parametrize(("era", "name"), SAID)
 async def test_frames_and_results_are_those_of_a_bare_session(era: str, name: str) -> None:
     bare = await say_in(era, name, None)
-    assert {each: await say_in(era, name, each) for each in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, lambda wrapping: say_in(era, name, wrapping)) == {}
     # Else nothing was compared.
     result, (frames, metadata), _ = bare
     assert not (isinstance(result, tuple) and issubclass(result[0], BaseException))
@@ -498,6 +504,7 @@ def params_class(method: str) -> Any:
     return getattr(T, METHODS[method].params)
 
 
+DAY = "2025-11-25T00:00:00Z"
 INFO = {"name": "test", "version": "1"}
 
 # Per method: the params that the caller gives, and those that a middleware wants instead.
@@ -530,10 +537,10 @@ EXAMPLES: dict[str, tuple[Frame, Frame]] = {
     "notifications/cancelled": ({"requestId": 99, "reason": "a"}, {"requestId": 98, "reason": "b"}),
     "notifications/progress": ({"progressToken": 1, "progress": 0.5}, {"progressToken": "b", "progress": 1.0}),
     "notifications/tasks/status": (
-        {"taskId": "1", "status": "working", "createdAt": "2025-11-25T00:00:00Z", "lastUpdatedAt": "2025-11-25T00:00:00Z", "ttl": 1},
-        {"taskId": "2", "status": "failed", "createdAt": "2025-11-25T00:00:00Z", "lastUpdatedAt": "2025-11-25T00:00:00Z", "ttl": 2},
+        {"taskId": "1", "status": "working", "ttl": 1, "createdAt": DAY, "lastUpdatedAt": DAY},
+        {"taskId": "2", "status": "failed", "ttl": 2, "createdAt": DAY, "lastUpdatedAt": DAY},
     ),
-}  # fmt: skip
+}
 RAW = {"server/discover", "subscriptions/listen"}
 """What line 2 sends in a way of its own; line 1 not at all."""
 
@@ -851,6 +858,7 @@ if not LINE_1:
         async with modern(hooking("subscriptions/listen", change)) as (session, server):
             async with listen(session, tools_list_changed=True) as subscription:
                 assert told(subscription.honored)[1]["resourceSubscriptions"] == ["memo://2"]
+                assert len([event async for event in subscription]) == 1
             frame = await server.wait_for("subscriptions/listen")
             assert frame["params"]["notifications"] == wanted
             # What the SDK stamped is still there.
@@ -863,26 +871,23 @@ if not LINE_1:
             return await call_next(context)
 
         async with modern(hooking(method, stamp)) as (session, server):
-            async with listen(session, tools_list_changed=True):
-                pass
+            async with listen(session, tools_list_changed=True) as subscription:
+                assert [event async for event in subscription] == []
             assert (await server.wait_for(method))["params"]["_meta"]["acme/trace"] == "t"
 
     async def test_a_change_that_python_takes_for_equal_still_reaches_the_wire() -> None:
         async def stamp(context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
-            context.params.meta["acme/flag"] = 1 if context.metadata.setdefault("seen", False) else True
-            return await call_next(context)
-
-        async def number(context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
+            assert context.params.meta["acme/flag"] is True
             context.params.meta["acme/flag"] = 1
             return await call_next(context)
 
         async with wire() as (streams, server):
             await converse(server, modern=True)
-            with anyio.fail_after(20):
-                inner = intercept(ClientSession(*streams), hooking("server/discover", number))
-                async with intercept(inner, hooking("server/discover", stamp)) as session:
-                    await session.discover()
-            # `True == 1`, but not on the wire.
+            with anyio.fail_after(10):
+                async with intercept(ClientSession(*streams), hooking("server/discover", stamp)) as session:
+                    params = {"_meta": {"acme/flag": True}}
+                    dispatcher: Any = session._dispatcher  # pyright: ignore[reportPrivateUsage]
+                    await dispatcher.send_raw_request("server/discover", params)
             assert json.dumps(server.frames[0]["params"]["_meta"]["acme/flag"]) == "1"
 
     @pytest.mark.parametrize("method", sorted(RAW))
@@ -906,9 +911,10 @@ if not LINE_1:
             return await call_next(context)
 
         async with modern(hooking("subscriptions/listen", listen_in)) as (session, server):
-            async with listen(session, tools_list_changed=True):
-                frame = await server.wait_for("subscriptions/listen")
-                assert frame["params"]["_meta"]["progressToken"] == frame["id"]
+            async with listen(session, tools_list_changed=True) as subscription:
+                assert [event async for event in subscription] == []
+            frame = await server.wait_for("subscriptions/listen")
+            assert frame["params"]["_meta"].get("progressToken") == frame["id"]
 
     @pytest.mark.parametrize("error", [ValueError, PermissionError, MiddlewareError], ids=lambda error: error.__name__)
     async def test_a_middleware_that_forbids_a_listen_stream_does_not_end_the_session(error: type[Exception]) -> None:
@@ -941,6 +947,7 @@ PLAIN: dict[Any, st.SearchStrategy[Any]] = {
     float: st.floats(allow_nan=False, allow_infinity=False),
     bool: st.booleans(),
     type(None): st.none(),
+    datetime: st.datetimes().map(datetime.isoformat),
     AnyUrl: st.sampled_from(["memo://1", "https://example.org/a?b=c"]),
 }
 
@@ -1123,7 +1130,7 @@ async def test_overrides_of_a_subclass_stay_in_force(make: Any) -> None:
             return said, isinstances, await all_heard(session, server), getattr(session, "log", None)
 
     bare = await talk(None)
-    assert {wrapping: await talk(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, talk) == {}
 
 
 @pytest.mark.parametrize(
@@ -1196,18 +1203,12 @@ class Slotted(ClientSession):
     __slots__ = ("extra",)
 
 
-async def test_a_subclass_with_slots_works_or_is_refused_clearly() -> None:
+async def test_a_subclass_with_slots_is_refused_clearly() -> None:
     async with wire() as (streams, _):
         session = Slotted(*streams)
-        try:
-            wrapper = intercept(session, through)
-        except UnsupportedTargetError as error:
-            assert error.target is Slotted
-            assert "Slotted" in str(error)
-            assert "__slots__" in str(error)
-        else:
-            async with wrapper:
-                await wrapper.send_ping()
+        with pytest.raises(UnsupportedTargetError, match="Slotted: .*__slots__") as caught:
+            intercept(session, through)
+        assert caught.value.target is Slotted
 
 
 def unspecced() -> Any:
@@ -1264,7 +1265,7 @@ async def test_a_manager_that_is_none_is_refused(manager: Any) -> None:
 async def unentered() -> AsyncGenerator[tuple[ClientSession, CallbackClientSession, WireServer], None]:
     async with wire() as (streams, server):
         inner = ClientSession(*streams)
-        with anyio.fail_after(10):
+        with anyio.fail_after(5):
             yield inner, intercept(inner, through), server
 
 
@@ -1356,7 +1357,7 @@ async def test_after_leaving_everything_ends_as_on_a_bare_session(name: str) -> 
                 return await outcome(CALLS[name], session)
 
     bare = await late(None)
-    assert {wrapping: await late(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, late) == {}
 
 
 async def test_a_session_can_be_wrapped_outside_of_any_event_loop() -> None:
@@ -1380,7 +1381,7 @@ async def test_an_error_in_the_body_leaves_as_it_would_a_bare_session() -> None:
             return type(error), [type(part) for part in parts(error)]
 
     bare = await break_off(None)
-    assert {wrapping: await break_off(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, break_off) == {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1416,7 +1417,7 @@ async def test_the_capabilities_advertised_are_those_of_a_bare_session(names: tu
             return server.frames[0]
 
     bare = await advertised(None)
-    assert {wrapping: await advertised(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, advertised) == {}
     assert set(bare["params"]["capabilities"]) == {
         {"sampling_callback": "sampling", "elicitation_callback": "elicitation"}.get(name, "roots") for name in names
     }
@@ -1496,7 +1497,7 @@ async def test_what_no_callback_answers_is_declined_as_by_a_bare_session() -> No
 
     bare = await declined(None)
     assert "not supported" in str(bare)
-    assert {wrapping: await declined(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, declined) == {}
 
 
 async def test_errors_of_incoming_messages_reach_the_message_handler_as_before() -> None:
@@ -1516,7 +1517,7 @@ async def test_errors_of_incoming_messages_reach_the_message_handler_as_before()
 
     bare = await handled(None)
     assert bare == [(ValueError, "torn")]
-    assert {wrapping: await handled(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, handled) == {}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1620,6 +1621,9 @@ FAILURES: dict[str, tuple[Callable[[WireServer], None], Say, Frame]] = {
 }
 
 
+# Line 1 leaves its streams open when a request is none.
+@pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("failure", FAILURES)
 async def test_failures_are_those_of_a_bare_session(failure: str) -> None:
     teach, say, options = FAILURES[failure]
@@ -1633,7 +1637,8 @@ async def test_failures_are_those_of_a_bare_session(failure: str) -> None:
 
     bare = await fail(None)
     assert issubclass(bare[0][0], Exception)
-    assert {wrapping: await fail(wrapping) for wrapping in WRAPPINGS} == dict.fromkeys(WRAPPINGS, bare)
+    assert await unlike(bare, fail) == {}
+    gc.collect()
 
 
 @pytest.mark.parametrize(

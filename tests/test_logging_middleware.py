@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from importlib.util import module_from_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,7 +79,8 @@ async def process(
             raise error
         return result
 
-    context: MiddlewareContext[Any] = MiddlewareContext("1", method, fields.pop("params", None), "own", 0.0, **fields)
+    fields = {"id": "1", "params": None, "connection_id": "own", "timestamp": 0.0, **fields}
+    context: MiddlewareContext[Any] = MiddlewareContext(method=method, **fields)
     return await MiddlewareManager([middleware]).process_request(context, answer)
 
 
@@ -218,7 +220,7 @@ async def test_a_failure_is_logged_with_its_type_and_code() -> None:
     assert f" ({error_type}, code -32000, request {known['mcp_request_size']} B) [wire]" in record.getMessage()
 
 
-async def test_levels_are_set_by_outcome() -> None:
+async def test_levels_are_set_by_outcome(caplog: pytest.LogCaptureFixture) -> None:
     log = Log()
     middleware = LoggingMiddleware(log, levels={"ok": None, "error": "CRITICAL", "timeout": 7})
     await process(middleware)
@@ -229,6 +231,7 @@ async def test_levels_are_set_by_outcome() -> None:
     low = Log(level=7)
     await process(LoggingMiddleware(low, levels={"timeout": 7}), error=TimeoutError())
     assert [record.levelno for record in low.records] == [7]
+    assert caplog.records == []
 
 
 async def test_sizes_are_those_on_the_wire() -> None:
@@ -309,9 +312,10 @@ async def test_payloads_are_logged_if_asked_for() -> None:
 
 async def test_payloads_do_not_need_sizes() -> None:
     log = Log()
-    await process(LoggingMiddleware(log, payloads=True, sizes=False), {"key": "value"})
+    await process(LoggingMiddleware(log, payloads=True, sizes=False), [1], params=[2])
     [record] = log.records
-    assert (vars(record)["mcp_response_size"], vars(record)["mcp_result"]) == (None, '{"key":"value"}')
+    assert (vars(record)["mcp_request_size"], vars(record)["mcp_response_size"]) == (None, None)
+    assert (vars(record)["mcp_params"], vars(record)["mcp_result"]) == ("[2]", "[1]")
 
 
 async def test_payloads_and_error_texts_are_capped() -> None:
@@ -361,12 +365,13 @@ def test_whatever_the_strings_a_record_is_one_printable_line(method: str, name: 
     log = Log()
 
     async def run() -> None:
-        options = {"session_id": name, "protocol_version": text, "params": {"key": text.encode(errors="ignore")}}
+        fields = {"id": name, "connection_id": name, "session_id": name, "protocol_version": name}
         await process(
             LoggingMiddleware(log, error_text=True, payloads=True, max_length=100),
             method=method,
             error=type(name.replace("\0", "").encode(errors="ignore").decode(), (ValueError,), {})(text),
-            **options,
+            params={"key": text.encode(errors="ignore")},
+            **fields,
         )
 
     anyio.run(run)
@@ -493,6 +498,23 @@ async def test_a_record_that_is_not_emitted_serialises_nothing() -> None:
     assert result.tried == 0
 
 
+class DisabledLog(Log):
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[int] = []
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 - the standard library's name
+        self.asked.append(level)
+        return False
+
+
+@pytest.mark.parametrize(("levels", "highest"), [({}, logging.ERROR), (dict.fromkeys(get_args(Outcome)), 0)])
+async def test_a_logger_that_is_enabled_for_no_level_is_asked_once(levels: Any, highest: int) -> None:
+    log = DisabledLog()
+    await process(LoggingMiddleware(log, levels=levels))
+    assert (log.asked, log.records) == ([highest], [])
+
+
 async def test_a_logger_that_is_enabled_for_no_level_gets_no_record() -> None:
     log = Log(logging.CRITICAL)
     async with wired(LoggingMiddleware(log)) as (session, server):
@@ -557,10 +579,16 @@ def test_an_option_that_cannot_be_meant_is_refused(options: Any, complaint: str)
         LoggingMiddleware(**options)
 
 
-def test_the_built_ins_are_listed() -> None:
-    assert "LoggingMiddleware" in middleware.__all__
-    assert {"LoggingMiddleware", "__doc__"} <= set(dir(middleware))
-    assert middleware.LoggingMiddleware is LoggingMiddleware
+def test_the_built_ins_are_listed_before_they_are_imported() -> None:
+    spec = middleware.__spec__
+    assert spec
+    assert spec.loader
+    fresh = module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    assert "LoggingMiddleware" not in vars(fresh)
+    assert "LoggingMiddleware" in fresh.__all__
+    assert {"LoggingMiddleware", "__doc__"} <= set(dir(fresh))
+    assert fresh.LoggingMiddleware is LoggingMiddleware
 
 
 def test_a_built_in_that_does_not_exist_is_an_attribute_error() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import gc
 import logging
+import sys
 import threading
+import time
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -32,9 +34,10 @@ from mcp_intercept import (
 from mcp_intercept.errors import BroadcastError, SessionStateError
 from tests.wire import LINE_1, Frame, WireServer, wire
 
+pytestmark = pytest.mark.anyio
+
 RESULT = types.CallToolResult(content=[])
-CHANGED = types.RootsListChangedNotification()
-ROOTS_CHANGED: Any = types.ClientNotification(CHANGED) if LINE_1 else CHANGED
+CHANGED: Any = types.RootsListChangedNotification()
 
 
 def tool_call(method: str = "tools/call", kind: Any = "request") -> MiddlewareContext[Any]:
@@ -92,7 +95,6 @@ def unentered(manager: MiddlewareManager, name: str = "unentered") -> CallbackCl
 # The list
 
 
-@pytest.mark.anyio
 async def test_added_middlewares_are_innermost_and_removed_ones_gone() -> None:
     log: list[str] = []
     first, second, third = (named(name, log) for name in ("first", "second", "third"))
@@ -100,15 +102,14 @@ async def test_added_middlewares_are_innermost_and_removed_ones_gone() -> None:
 
     manager.add_middleware(second)
     manager.add_middleware(third)
-    assert manager.middlewares == (first, second, third)
+    assert list(manager.middlewares) == [first, second, third]
     assert await passed(manager, log) == ["first", "second", "third"]
 
     manager.remove_middleware(second)
-    assert manager.middlewares == (first, third)
+    assert list(manager.middlewares) == [first, third]
     assert await passed(manager, log) == ["first", "third"]
 
 
-@pytest.mark.anyio
 async def test_the_list_it_was_given_is_the_users_own() -> None:
     log: list[str] = []
     middlewares = [named("first", log)]
@@ -124,7 +125,6 @@ def test_any_iterable_of_middlewares_will_do() -> None:
     assert MiddlewareManager(layer for layer in [pass_on, pass_on]).middlewares == (pass_on, pass_on)
 
 
-@pytest.mark.anyio
 async def test_undo_removes_its_own_entry_only_and_only_once() -> None:
     log: list[str] = []
     layer = named("twice", log)
@@ -142,7 +142,6 @@ async def test_undo_removes_its_own_entry_only_and_only_once() -> None:
     assert await passed(manager, log) == ["before", "between"]
 
 
-@pytest.mark.anyio
 async def test_undo_after_removing_does_nothing() -> None:
     log: list[str] = []
     layer = named("twice", log)
@@ -155,7 +154,6 @@ async def test_undo_after_removing_does_nothing() -> None:
     assert await passed(manager, log) == ["twice"]
 
 
-@pytest.mark.anyio
 async def test_of_a_middleware_that_stands_twice_the_innermost_is_removed() -> None:
     log: list[str] = []
     twice, between = named("twice", log), named("between", log)
@@ -216,7 +214,6 @@ def test_the_very_object_is_removed_and_not_one_that_equals_it() -> None:
     assert manager.middlewares[0] is second
 
 
-@pytest.mark.anyio
 async def test_a_change_takes_effect_for_the_next_call_of_a_live_session_and_not_for_one_under_way() -> None:
     log: list[str] = []
     manager = MiddlewareManager()
@@ -248,6 +245,39 @@ async def test_a_change_takes_effect_for_the_next_call_of_a_live_session_and_not
         await session.list_prompts()
 
     assert log == ["old >", "old <", "new >", "new <"]
+
+
+def test_changes_from_many_threads_lose_nothing() -> None:
+    def change(number: int) -> None:
+        for _ in range(30):
+            undo = manager.add_middleware(layers[number])
+            undo_observer = manager.add_observer(observe)
+            undo()
+            undo_observer()
+        manager.add_middleware(layers[number])
+        manager.add_observer(observe)
+
+    def observe(context: MiddlewareContext, response: Any) -> None:
+        observed.append(response)
+
+    observed: list[Any] = []
+    layers = [named(str(number), []) for number in range(8)]
+    manager = MiddlewareManager()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=change, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+    finally:
+        sys.setswitchinterval(interval)
+    anyio.run(manager.process_request, tool_call(), answer)
+
+    assert len(manager.middlewares) == 8
+    assert set(manager.middlewares) == set(layers)
+    assert len(observed) == 8
 
 
 def test_the_manager_shows_its_middlewares_by_name() -> None:
@@ -324,8 +354,6 @@ def test_a_hook_that_cannot_be_called_is_refused_before_any_message() -> None:
 
 
 def test_a_callable_whose_signature_python_cannot_tell_is_taken_at_its_word() -> None:
-    unknown: Any = type
-
     class Opaque:
         __signature__ = "none"
 
@@ -335,8 +363,6 @@ def test_a_callable_whose_signature_python_cannot_tell_is_taken_at_its_word() ->
     opaque = Opaque()
 
     assert MiddlewareManager([opaque]).middlewares == (opaque,)
-    with pytest.raises(MiddlewareError, match="is a class"):
-        MiddlewareManager([unknown])
 
 
 def test_a_hundred_middlewares_are_taken_and_one_more_is_refused() -> None:
@@ -367,7 +393,6 @@ def watch(manager: MiddlewareManager, seen: Seen, name: str = "") -> Callable[[]
     return manager.add_observer(observe)
 
 
-@pytest.mark.anyio
 async def test_observers_see_every_message_and_how_it_ended() -> None:
     seen: Seen = []
     manager = MiddlewareManager()
@@ -379,14 +404,13 @@ async def test_observers_see_every_message_and_how_it_ended() -> None:
 
         server.answers["resources/list"] = say_no
         await session.list_prompts()
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
         with pytest.raises(Exception, match="no"):
             await session.list_resources()
 
     assert seen == [("prompts/list", "ok"), ("notifications/roots/list_changed", "ok"), ("resources/list", "error")]
 
 
-@pytest.mark.anyio
 async def test_an_observer_gets_the_context_that_reached_the_end_and_the_response_of_the_call() -> None:
     seen: list[Any] = []
     reached: list[Any] = []
@@ -410,14 +434,11 @@ async def test_an_observer_gets_the_context_that_reached_the_end_and_the_respons
     assert response.metadata is context.metadata is reached[0].metadata
 
 
-@pytest.mark.anyio
 async def test_an_observers_context_and_response_belong_together_when_a_layer_passed_a_fresh_context() -> None:
     async def renews(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await call_next(MiddlewareContext("id-2", context.method, None, "connection-1", 1.5))
 
     manager = MiddlewareManager([renews])
-    with manager.capture() as [*_]:
-        pass
     with manager.capture() as exchanges:
         await manager.process_request(tool_call(), answer)
 
@@ -426,7 +447,6 @@ async def test_an_observers_context_and_response_belong_together_when_a_layer_pa
     assert context.metadata is response.metadata
 
 
-@pytest.mark.anyio
 async def test_an_observer_of_a_call_that_never_reached_the_end_gets_the_context_that_entered() -> None:
     seen: list[Any] = []
     context = tool_call()
@@ -441,7 +461,6 @@ async def test_an_observer_of_a_call_that_never_reached_the_end_gets_the_context
     assert seen == [(context, response)]
 
 
-@pytest.mark.anyio
 async def test_observers_are_called_in_the_order_they_were_added_until_they_are_undone() -> None:
     seen: Seen = []
     manager = MiddlewareManager()
@@ -456,7 +475,6 @@ async def test_observers_are_called_in_the_order_they_were_added_until_they_are_
     assert seen == [("first", "ok"), ("second", "ok"), ("second", "error")]
 
 
-@pytest.mark.anyio
 async def test_undo_of_an_observer_added_twice_removes_one_of_them() -> None:
     seen: list[Any] = []
 
@@ -485,7 +503,6 @@ def complain() -> None:
     raise ValueError("observer at fault")
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("fault", [complain, recurse, exhaust])
 @pytest.mark.parametrize("end", [answer, refuse])
 async def test_an_observer_that_raises_is_logged_once_and_changes_nothing(
@@ -512,7 +529,6 @@ async def test_an_observer_that_raises_is_logged_once_and_changes_nothing(
     assert fault.__name__ in (record.exc_text or "")
 
 
-@pytest.mark.anyio
 async def test_an_observer_that_raises_changes_no_call_of_a_session(caplog: pytest.LogCaptureFixture) -> None:
     def broken(context: MiddlewareContext, response: Any) -> None:
         complain()
@@ -521,17 +537,16 @@ async def test_an_observer_that_raises_changes_no_call_of_a_session(caplog: pyte
     async with session_of(manager) as (session, server):
         manager.add_observer(broken)
         assert (await session.list_prompts()).prompts == []
-        await session.send_roots_list_changed()
+        await session.send_notification(CHANGED)
         await server.wait_for("notifications/roots/list_changed")
 
     assert len(caplog.records) == 1
 
 
-@pytest.mark.anyio
 async def test_each_observer_that_raises_is_logged_for_itself(caplog: pytest.LogCaptureFixture) -> None:
     manager = MiddlewareManager()
-    for fault in (complain, exhaust):
-        manager.add_observer(lambda context, response, fault=fault: fault())
+    manager.add_observer(lambda context, response: complain())
+    manager.add_observer(lambda context, response: exhaust())
 
     for _ in range(2):
         await manager.process_request(tool_call(), answer)
@@ -539,7 +554,6 @@ async def test_each_observer_that_raises_is_logged_for_itself(caplog: pytest.Log
     assert len(caplog.records) == 2
 
 
-@pytest.mark.anyio
 async def test_a_logger_that_raises_while_it_logs_an_observer_changes_no_call() -> None:
     def broken(context: MiddlewareContext, response: Any) -> None:
         complain()
@@ -559,7 +573,6 @@ async def test_a_logger_that_raises_while_it_logs_an_observer_changes_no_call() 
     assert response.result is RESULT
 
 
-@pytest.mark.anyio
 async def test_a_method_name_from_outside_cannot_break_the_line_that_logs_it(caplog: pytest.LogCaptureFixture) -> None:
     manager = MiddlewareManager()
     manager.add_observer(lambda context, response: complain())
@@ -595,7 +608,6 @@ def test_an_observer_that_cannot_be_called_with_both_is_refused() -> None:
         MiddlewareManager().add_observer(observer)
 
 
-@pytest.mark.anyio
 async def test_a_coroutine_that_an_observer_returns_is_not_left_behind(caplog: pytest.LogCaptureFixture) -> None:
     manager = MiddlewareManager()
     manager.add_observer(lambda context, response: async_observer(context, response))
@@ -609,7 +621,6 @@ async def test_a_coroutine_that_an_observer_returns_is_not_left_behind(caplog: p
 # Capture
 
 
-@pytest.mark.anyio
 async def test_capture_collects_what_ends_while_it_is_open() -> None:
     manager = MiddlewareManager()
 
@@ -626,7 +637,6 @@ async def test_capture_collects_what_ends_while_it_is_open() -> None:
     assert inner == outer[1:2]
 
 
-@pytest.mark.anyio
 async def test_capture_closes_when_its_body_raises() -> None:
     manager = MiddlewareManager()
 
@@ -640,7 +650,6 @@ async def test_capture_closes_when_its_body_raises() -> None:
 # Sessions
 
 
-@pytest.mark.anyio
 async def test_sessions_are_those_that_are_wrapped_and_not_closed() -> None:
     manager, other = MiddlewareManager(), MiddlewareManager()
     waiting = unentered(manager)
@@ -653,7 +662,6 @@ async def test_sessions_are_those_that_are_wrapped_and_not_closed() -> None:
     assert manager.sessions == {waiting}
 
 
-@pytest.mark.anyio
 async def test_a_session_nobody_holds_any_more_leaves() -> None:
     manager = MiddlewareManager([pass_on])
     session = unentered(manager)
@@ -666,7 +674,6 @@ async def test_a_session_nobody_holds_any_more_leaves() -> None:
     assert reference() is None
 
 
-@pytest.mark.anyio
 async def test_a_closed_session_that_nobody_holds_is_collected() -> None:
     manager = MiddlewareManager([pass_on])
     async with session_of(manager) as (session, _):
@@ -679,7 +686,6 @@ async def test_a_closed_session_that_nobody_holds_is_collected() -> None:
     assert reference() is None
 
 
-@pytest.mark.anyio
 async def test_the_set_of_sessions_is_a_snapshot() -> None:
     manager = MiddlewareManager()
     session = unentered(manager)
@@ -692,36 +698,44 @@ async def test_the_set_of_sessions_is_a_snapshot() -> None:
 # Broadcast
 
 
-@pytest.mark.anyio
 async def test_a_broadcast_reaches_every_session_that_was_entered_through_its_chain() -> None:
     log: list[str] = []
     manager = MiddlewareManager()
     waiting = unentered(manager)
     async with session_of(manager, "one") as (_, first), session_of(manager, "two") as (_, second):
         manager.add_middleware(named("passed", log))
-        await manager.broadcast(ROOTS_CHANGED)
+        await manager.broadcast(CHANGED)
         await first.wait_for("notifications/roots/list_changed")
         await second.wait_for("notifications/roots/list_changed")
 
     assert [len(server.sent("notifications/roots/list_changed")) for server in (first, second)] == [1, 1]
     assert log == ["passed", "passed"]
-    assert waiting not in manager.sessions or not waiting.entered
+    assert manager.sessions == {waiting}
 
 
-@pytest.mark.anyio
-async def test_a_broadcast_takes_the_plain_notification_on_both_lines() -> None:
+async def test_a_broadcast_reaches_a_session_that_was_entered_through_the_one_inside() -> None:
     manager = MiddlewareManager()
-    async with session_of(manager) as (_, server):
+    async with wire() as (streams, server), ClientSession(*streams) as inner:
+        session = intercept(inner, manager)
         await manager.broadcast(CHANGED)
         await server.wait_for("notifications/roots/list_changed")
 
+    assert session.closed
 
-@pytest.mark.anyio
+
+@pytest.mark.skipif(not LINE_1, reason="line 2 wraps no message")
+async def test_a_broadcast_takes_a_notification_in_the_root_model_of_line_1() -> None:
+    manager = MiddlewareManager()
+    wrapper: Any = types.ClientNotification
+    async with session_of(manager) as (_, server):
+        await manager.broadcast(wrapper(CHANGED))
+        await server.wait_for("notifications/roots/list_changed")
+
+
 async def test_a_broadcast_to_nobody_is_nothing() -> None:
-    await MiddlewareManager().broadcast(ROOTS_CHANGED)
+    await MiddlewareManager().broadcast(CHANGED)
 
 
-@pytest.mark.anyio
 async def test_a_broadcast_that_fails_for_one_session_reaches_the_others_and_says_which_failed() -> None:
     async def refuses_one(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         if context.connection_id == "one" and context.kind == "notification":
@@ -732,7 +746,7 @@ async def test_a_broadcast_that_fails_for_one_session_reaches_the_others_and_say
     async with session_of(manager, "one") as (one, first), session_of(manager, "two") as (_, second):
         manager.add_middleware(refuses_one)
         with pytest.raises(BroadcastError) as caught:
-            await manager.broadcast(ROOTS_CHANGED)
+            await manager.broadcast(CHANGED)
         await second.wait_for("notifications/roots/list_changed")
 
     assert first.sent("notifications/roots/list_changed") == []
@@ -741,7 +755,6 @@ async def test_a_broadcast_that_fails_for_one_session_reaches_the_others_and_say
     assert str(caught.value.failures[one]) == "not this one"
 
 
-@pytest.mark.anyio
 async def test_a_broadcast_does_not_touch_a_session_of_another_event_loop_and_says_so(anyio_backend: str) -> None:
     manager = MiddlewareManager()
     theirs: list[Any] = []
@@ -758,35 +771,37 @@ async def test_a_broadcast_does_not_touch_a_session_of_another_event_loop_and_sa
         try:
             assert await anyio.to_thread.run_sync(ready.wait, 10)
             with pytest.raises(BroadcastError) as caught:
-                await manager.broadcast(ROOTS_CHANGED)
+                await manager.broadcast(CHANGED)
             await server.wait_for("notifications/roots/list_changed")
         finally:
             done.set()
+        session, server_elsewhere = theirs
+        assert [*caught.value.failures] == [session]
+        assert isinstance(caught.value.failures[session], SessionStateError)
+        assert "'elsewhere'> lives in another event loop; send to it from there" in str(caught.value)
+        assert server_elsewhere.sent("notifications/roots/list_changed") == []
 
-    session, server_elsewhere = theirs
-    assert [*caught.value.failures] == [session]
-    assert isinstance(caught.value.failures[session], SessionStateError)
-    assert "'elsewhere'> lives in another event loop; send to it from there" in str(caught.value)
-    assert server_elsewhere.sent("notifications/roots/list_changed") == []
 
-
-@pytest.mark.anyio
 async def test_a_broadcast_can_be_cancelled() -> None:
+    under_way = anyio.Event()
+
+    async def hangs(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        under_way.set()
+        await anyio.sleep_forever()
+
     manager = MiddlewareManager()
-    async with session_of(manager, "one") as (_, server), anyio.create_task_group() as tasks:
-
-        async def gives_up(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+    async with session_of(manager) as (session, server):
+        undo = manager.add_middleware(hangs)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(manager.broadcast, CHANGED)
+            await under_way.wait()
             tasks.cancel_scope.cancel()
-            await anyio.sleep_forever()
-
-        undo = manager.add_middleware(gives_up)
-        tasks.start_soon(manager.broadcast, ROOTS_CHANGED)
-    undo()
+        undo()
+        assert (await session.list_prompts()).prompts == []
 
     assert server.sent("notifications/roots/list_changed") == []
 
 
-@pytest.mark.anyio
 async def test_two_managers_do_not_know_of_each_other() -> None:
     logs: list[list[str]] = [[], []]
     managers = [MiddlewareManager(), MiddlewareManager()]
@@ -795,7 +810,7 @@ async def test_two_managers_do_not_know_of_each_other() -> None:
         undos = [manager.add_middleware(named("own", log)) for manager, log in zip(managers, logs, strict=True)]
         with managers[0].capture() as first, managers[1].capture() as second:
             await sessions[0][0].list_prompts()
-            await managers[1].broadcast(ROOTS_CHANGED)
+            await managers[1].broadcast(CHANGED)
         undos[0]()
         await sessions[0][0].list_prompts()
 
@@ -804,7 +819,6 @@ async def test_two_managers_do_not_know_of_each_other() -> None:
     assert [context.method for context, _ in second] == ["notifications/roots/list_changed"]
 
 
-@pytest.mark.anyio
 async def test_one_manager_can_serve_many_sessions() -> None:
     manager = MiddlewareManager()
     async with session_of(manager, "one") as (first, _), session_of(manager, "two") as (second, _):
@@ -819,7 +833,6 @@ async def test_one_manager_can_serve_many_sessions() -> None:
 # Calls of one's own
 
 
-@pytest.mark.anyio
 async def test_process_request_reports_the_result() -> None:
     context = tool_call()
 
@@ -830,7 +843,6 @@ async def test_process_request_reports_the_result() -> None:
     assert response.jsonrpc_response is None
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("middlewares", [[], [pass_on]], ids=["no layers", "a layer"])
 async def test_process_request_reports_an_exception_instead_of_raising_it(middlewares: list[AnyMiddleware]) -> None:
     error = ValueError("no")
@@ -844,7 +856,6 @@ async def test_process_request_reports_an_exception_instead_of_raising_it(middle
     assert (response.result, response.outcome) == (None, "error")
 
 
-@pytest.mark.anyio
 async def test_process_request_reports_a_broken_middleware_too() -> None:
     async def forgets(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         await call_next(context)
@@ -855,7 +866,6 @@ async def test_process_request_reports_a_broken_middleware_too() -> None:
     assert response.error.middleware is forgets
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("middlewares", [[], [pass_on]], ids=["no layers", "a layer"])
 async def test_a_cancellation_propagates_out_of_process_request_and_is_observed(
     middlewares: list[AnyMiddleware],
@@ -876,7 +886,6 @@ async def test_a_cancellation_propagates_out_of_process_request_and_is_observed(
     assert seen == [("tools/call", "cancelled")]
 
 
-@pytest.mark.anyio
 async def test_ctrl_c_propagates_out_of_process_request_and_is_observed() -> None:
     seen: Seen = []
     manager = MiddlewareManager([pass_on])
@@ -891,7 +900,6 @@ async def test_ctrl_c_propagates_out_of_process_request_and_is_observed() -> Non
     assert seen == [("tools/call", "cancelled")]
 
 
-@pytest.mark.anyio
 async def test_process_request_sends_each_time_the_end_is_reached_with_what_reached_it() -> None:
     sent: list[Any] = []
 
@@ -909,7 +917,6 @@ async def test_process_request_sends_each_time_the_end_is_reached_with_what_reac
     assert response.result is RESULT
 
 
-@pytest.mark.anyio
 async def test_the_result_type_of_a_known_method_is_checked_for_calls_of_ones_own_too() -> None:
     async def knows(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return {"prompts": []}
@@ -922,7 +929,6 @@ async def test_the_result_type_of_a_known_method_is_checked_for_calls_of_ones_ow
     assert isinstance(refused.error, MiddlewareError)
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("value", ["anything", {"any": "dict"}, 7])
 async def test_a_method_nobody_knows_may_be_answered_with_anything(value: object) -> None:
     async def knows(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
@@ -933,7 +939,6 @@ async def test_a_method_nobody_knows_may_be_answered_with_anything(value: object
     assert response.result is value
 
 
-@pytest.mark.anyio
 async def test_a_call_of_ones_own_that_answers_with_no_model_lets_middlewares_do_so_too() -> None:
     async def changes(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return (await call_next(context)).upper()
@@ -944,7 +949,6 @@ async def test_a_call_of_ones_own_that_answers_with_no_model_lets_middlewares_do
     assert (await MiddlewareManager([changes]).process_request(tool_call(), end)).result == "TEXT"
 
 
-@pytest.mark.anyio
 @pytest.mark.skipif(LINE_1, reason="multi-round-trip calls are new in 2026-07-28")
 async def test_a_tool_call_of_ones_own_may_be_answered_with_a_question() -> None:
     wire_dict = {"resultType": "input_required", "requestState": "state"}
@@ -959,65 +963,73 @@ async def test_a_tool_call_of_ones_own_may_be_answered_with_a_question() -> None
     assert response.result is question
 
 
-@pytest.mark.anyio
-async def test_durations_are_monotonic_seconds_whatever_the_wall_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.time", iter(range(1000, 0, -1)).__next__)
+def turn_back_the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every look at it, by any module of the package, show an earlier time."""
+    wall_clock = time.time
+    backwards = iter(range(10**9, 0, -1)).__next__
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "mcp_intercept"]
+    for module in (time, *modules):
+        for name in [name for name, value in vars(module).items() if value is wall_clock]:
+            monkeypatch.setattr(module, name, backwards)
+
+
+async def test_durations_are_never_negative_whatever_the_wall_clock_does(monkeypatch: pytest.MonkeyPatch) -> None:
     manager = MiddlewareManager([pass_on])
-    before = anyio.current_time()
+    async with session_of(manager) as (session, _):
+        turn_back_the_wall_clock(monkeypatch)
+        with manager.capture() as exchanges:
+            await session.list_prompts()
+            await session.send_notification(CHANGED)
+            await manager.process_request(tool_call(), answer)
+            await manager.process_request(replace(tool_call(), timestamp=10.0**12), refuse)
 
-    responses = [await manager.process_request(tool_call(), end) for end in (answer, refuse)]
-
-    elapsed = anyio.current_time() - before
-    assert all(0 <= response.duration <= elapsed + 0.1 for response in responses)
+    assert exchanges[0].context.timestamp > exchanges[1].context.timestamp
+    assert [0 <= response.duration < 20 for _, response in exchanges] == [True] * 4
 
 
-@pytest.mark.anyio
 async def test_a_duration_covers_the_layers_and_the_call() -> None:
-    async def busy(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
-        result = await call_next(context)
-        spin_until(anyio.current_time() + 0.01)
-        return result
-
-    def spin_until(moment: float) -> None:
-        while anyio.current_time() < moment:
+    def spin() -> None:
+        end = time.perf_counter() + 0.01
+        while time.perf_counter() < end:
             pass
 
+    async def busy(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        result = await call_next(context)
+        spin()
+        return result
+
     async def end(context: MiddlewareContext) -> Any:
-        spin_until(anyio.current_time() + 0.01)
+        spin()
         return RESULT
 
     response = await MiddlewareManager([busy]).process_request(tool_call(), end)
 
-    assert 0.019 <= response.duration < 5
+    assert 0.02 <= response.duration < 20
 
 
 class Name(str):
     """A method name that can be watched being forgotten."""
 
-    __slots__ = ("__weakref__",)
 
-
-@pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["request", "notification"])
 async def test_method_names_from_outside_are_not_kept(kind: str) -> None:
     manager = MiddlewareManager([pass_on, Counter()])
     seen: Seen = []
-    undo = watch(manager, seen)
-    references: list[Any] = []
-    for number in range(1000):
+    watch(manager, seen)
+
+    async def pass_one(number: int) -> Any:
         name = Name(f"acme/{number}")
-        references.append(weakref.ref(name))
         await manager.process_request(tool_call(name, kind), answer)
-    del name
+        return weakref.ref(name)
+
+    references = [await pass_one(number) for number in range(1000)]
     assert len(seen) == 1000
     seen.clear()
-    undo()
     gc.collect()
 
     assert [reference() for reference in references if reference() is not None] == []
 
 
-@pytest.mark.anyio
 async def test_methods_that_nobody_knows_pass_all_general_layers() -> None:
     counter = Counter()
     manager = MiddlewareManager([pass_on, counter])

@@ -1,9 +1,10 @@
-"""`Middleware`: one hook for each row of the table of methods, when hooks are called, and how to add and misspell them."""
+"""`Middleware`: a hook for each row of the table of methods, when hooks are called, and how more are added."""
 
 from __future__ import annotations
 
 import inspect
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -26,6 +27,10 @@ from mcp_intercept import (
 )
 from mcp_intercept.methods import METHODS, Method
 from tests.wire import LINE_1, wire
+
+pytestmark = pytest.mark.anyio
+
+CHANGED: Any = types.RootsListChangedNotification()
 
 GENERAL_HOOKS = {"on_message", "on_request", "on_notification"}
 
@@ -145,7 +150,6 @@ def context_for(row: Method) -> MiddlewareContext[Any]:
     return message(row.name, row.kind, "incoming" if row.sender == "server" else "outgoing")
 
 
-@pytest.mark.anyio
 @each_method
 async def test_a_message_meets_its_three_hooks_from_the_general_to_its_own(row: Method) -> None:
     log: list[str] = []
@@ -156,7 +160,6 @@ async def test_a_message_meets_its_three_hooks_from_the_general_to_its_own(row: 
     assert log == ["on_message", f"on_{row.kind}", row.hook]
 
 
-@pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["request", "notification"])
 @pytest.mark.parametrize("direction", ["outgoing", "incoming"])
 async def test_a_message_without_a_row_meets_the_general_hooks(kind: str, direction: str) -> None:
@@ -168,7 +171,6 @@ async def test_a_message_without_a_row_meets_the_general_hooks(kind: str, direct
     assert log == ["on_message", f"on_{kind}"]
 
 
-@pytest.mark.anyio
 async def test_a_hook_can_be_set_on_an_instance() -> None:
     log: list[str] = []
     middleware: Any = Middleware()
@@ -181,7 +183,6 @@ async def test_a_hook_can_be_set_on_an_instance() -> None:
     assert log == ["request", "mine", "request"]
 
 
-@pytest.mark.anyio
 async def test_a_hook_of_an_instance_goes_before_that_of_its_class() -> None:
     log: list[str] = []
     middleware: Any = subclass(log, "on_call_tool")()
@@ -192,34 +193,37 @@ async def test_a_hook_of_an_instance_goes_before_that_of_its_class() -> None:
     assert log == ["mine"]
 
 
-@pytest.mark.anyio
 async def test_an_inherited_hook_is_called_and_an_override_can_ask_for_it() -> None:
     log: list[str] = []
-    base: Any = subclass(log, "on_call_tool", "on_request")
 
-    class Derived(base):
+    class Base(Middleware):
+        async def on_request(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+            return await log_and_pass("on_request", log, context, call_next)
+
+        async def on_call_tool(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+            return await log_and_pass("base", log, context, call_next)
+
+    class Derived(Base):
         async def on_call_tool(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
             log.append("derived")
             return await super().on_call_tool(context, call_next)
 
     await send(message("tools/call"), Derived())
 
-    assert log == ["on_request", "derived", "on_call_tool"]
+    assert log == ["on_request", "derived", "base"]
 
 
 async def depth_around(*middlewares: AnyMiddleware) -> int:
     """How many frames are on the stack where a tool call reaches the end of the chain."""
 
     async def end(context: MiddlewareContext) -> int:
-        frame, depth = sys._getframe(), 0  # pyright: ignore[reportPrivateUsage] - inspect.stack() reads source files
-        while frame is not None:
-            frame, depth = frame.f_back, depth + 1
-        return depth
+        # Not inspect.stack(), which reads the source files.
+        return len(list(traceback.walk_stack(sys._getframe())))
 
-    return (await MiddlewareManager(middlewares).process_request(message("acme/depth"), end)).result
+    response = await MiddlewareManager(middlewares).process_request(message("acme/depth"), end)
+    return int(response.result)
 
 
-@pytest.mark.anyio
 async def test_a_hook_that_nobody_overrode_costs_nothing() -> None:
     class OnlyTools(Middleware):
         async def on_call_tool(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
@@ -247,7 +251,6 @@ class Everything(Middleware):
         return await log_and_pass("on_call_tool", self.log, context, call_next)
 
 
-@pytest.mark.anyio
 async def test_a_subclass_that_overrides_call_sees_every_message_around_its_hooks() -> None:
     middleware = Everything()
 
@@ -262,7 +265,6 @@ async def test_a_subclass_that_overrides_call_sees_every_message_around_its_hook
     ]
 
 
-@pytest.mark.anyio
 async def test_a_middleware_can_be_called_by_hand() -> None:
     log: list[str] = []
     context = message("tools/call")
@@ -295,7 +297,6 @@ class Acme(Middleware):
         return await log_and_pass("Acme.y", self.log, context, call_next)
 
 
-@pytest.mark.anyio
 async def test_a_subclass_can_name_hooks_for_requests_and_notifications_nobody_here_has_heard_of() -> None:
     middleware = Acme()
 
@@ -306,7 +307,6 @@ async def test_a_subclass_can_name_hooks_for_requests_and_notifications_nobody_h
     assert middleware.log == ["on_message", "Acme.on_x", "on_message", "Acme.y", "on_message"]
 
 
-@pytest.mark.anyio
 async def test_a_hook_for_a_vendors_method_is_inherited() -> None:
     class Derived(Acme):
         @hook("acme/z")
@@ -321,7 +321,6 @@ async def test_a_hook_for_a_vendors_method_is_inherited() -> None:
     assert other.log == ["on_message", "Acme.on_x", "on_message"]
 
 
-@pytest.mark.anyio
 async def test_an_inherited_hook_for_a_vendors_method_can_be_overridden_by_name() -> None:
     class Derived(Acme):
         async def on_x(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
@@ -333,7 +332,6 @@ async def test_an_inherited_hook_for_a_vendors_method_can_be_overridden_by_name(
     assert middleware.log == ["on_message", "Derived.on_x"]
 
 
-@pytest.mark.anyio
 async def test_hooks_for_vendors_methods_are_inherited_from_every_base() -> None:
     class Other(Middleware):
         log: list[str]
@@ -352,7 +350,6 @@ async def test_hooks_for_vendors_methods_are_inherited_from_every_base() -> None
     assert middleware.log == ["on_message", "Acme.on_x", "on_message", "Other.on_other"]
 
 
-@pytest.mark.anyio
 async def test_hooks_for_vendors_methods_are_inherited_from_a_mixin() -> None:
     class Mixin:
         log: list[str]
@@ -370,7 +367,6 @@ async def test_hooks_for_vendors_methods_are_inherited_from_a_mixin() -> None:
     assert middleware.log == ["on_message", "Mixin.on_mixin"]
 
 
-@pytest.mark.anyio
 async def test_hooks_of_two_subclasses_do_not_mix() -> None:
     class Other(Middleware):
         @hook("acme/other")
@@ -399,13 +395,14 @@ def test_a_method_that_has_a_hook_cannot_be_given_another() -> None:
 
 
 def test_a_misspelt_hook_warns_where_the_class_is_written() -> None:
-    with pytest.warns(UserWarning, match=r"on_call_tols is no hook and will not be called; did you mean on_call_tool\?") as w:
+    complaint = r"Typo\.on_call_tols is no hook and will not be called; did you mean on_call_tool\?"
+    with pytest.warns(UserWarning, match=complaint) as caught:
 
         class Typo(Middleware):  # pyright: ignore[reportUnusedClass] - making it is what warns
             async def on_call_tols(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
                 raise NotImplementedError
 
-    assert [warning.filename for warning in w] == [__file__]
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_what_is_like_no_hook_does_not_warn() -> None:
@@ -483,7 +480,6 @@ class ForeignLogger(Foreign):
         return result
 
 
-@pytest.mark.anyio
 async def test_a_middleware_written_for_mcp_use_runs_unchanged_and_sees_no_notification() -> None:
     log: list[str] = []
     foreign = ForeignLogger()
@@ -495,7 +491,7 @@ async def test_a_middleware_written_for_mcp_use_runs_unchanged_and_sees_no_notif
             with manager.capture() as exchanges:
                 await session.call_tool("tool", {})
                 await session.list_prompts()
-                await session.send_roots_list_changed()
+                await session.send_notification(CHANGED)
                 await server.wait_for("notifications/roots/list_changed")
 
     assert foreign.log == [
@@ -509,7 +505,6 @@ async def test_a_middleware_written_for_mcp_use_runs_unchanged_and_sees_no_notif
     assert exchanges[0].context.metadata == {"seen": True}
 
 
-@pytest.mark.anyio
 async def test_a_foreign_middleware_with_a_hook_for_notifications_sees_them() -> None:
     class Knows(ForeignLogger):
         async def on_notification(self, context: Any, call_next: Any) -> Any:
@@ -521,7 +516,6 @@ async def test_a_foreign_middleware_with_a_hook_for_notifications_sees_them() ->
     assert foreign.log == ["on_request notifications/progress"]
 
 
-@pytest.mark.anyio
 async def test_a_foreign_middleware_can_answer_by_itself() -> None:
     class Knows(Foreign):
         async def on_call_tool(self, context: Any, call_next: Any) -> Any:

@@ -100,9 +100,8 @@ class WireServer:
         await self._write.send(SessionMessage(_message(frame)))
 
     async def close(self) -> None:
-        """Hang up, in both directions."""
+        """Hang up: the client reads the end of its stream."""
         await self._write.aclose()
-        await self._read.aclose()
 
     async def wait_for(self, method: str, count: int = 1) -> Frame:
         """The frame of the `count`-th message of `method`, once it has arrived."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from textwrap import indent
+from types import FrameType
 
 import anyio
 from mcp import ClientSession
@@ -16,12 +19,9 @@ from rich.text import Text
 
 from mcp_intercept._connect import connect
 from mcp_intercept._context import Exchange
-from mcp_intercept._demo.timeline import summary, timeline
+from mcp_intercept._demo.timeline import plain, summary, timeline
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk.transports import StdioServerParameters
-
-_TIMEOUT = 30.0
-"""Seconds for each answer: far more than any takes, so that nothing can make the demo wait for ever."""
 
 SNIPPET = """\
 from mcp_intercept import connect
@@ -34,6 +34,9 @@ async with connect(["python", "your_server.py"], watch) as session:
     await session.list_tools()"""
 """What a user may go on with, ready to be pasted."""
 
+# Seconds for each answer: far more than any takes, so that nothing can make the demo wait for ever.
+_TIMEOUT = 30.0
+
 
 def run(loop: str) -> None:
     """Hold the conversation and print it.
@@ -42,7 +45,7 @@ def run(loop: str) -> None:
         loop: The event loop to do it on, `"asyncio"` or `"trio"`.
     """
     console = Console(highlight=False)
-    # The spinner that needs no more than ASCII.
+    # The spinner that needs no more than ASCII; it is seen on terminals only.
     with console.status("A traveller asks the demo server, over stdio ...", spinner="line"):
         exchanges = anyio.run(_converse, backend=loop)
     for part in (_header(exchanges, loop), timeline(exchanges), summary(exchanges), _next_steps()):
@@ -51,12 +54,12 @@ def run(loop: str) -> None:
 
 
 async def _converse() -> list[Exchange]:
-    # The whole environment, unlike the few variables that the SDK hands on: the server must find what we found.
+    # The whole environment, unlike the few variables that the SDK hands on: the server must find what was found here.
     command = StdioServerParameters(
         command=sys.executable, args=[str(Path(__file__).with_name("server.py"))], env=dict(os.environ)
     )
     manager = MiddlewareManager()
-    with manager.capture() as exchanges:
+    with manager.capture() as exchanges, _ctrl_c_wins():
         async with connect(command, manager, connection_id="demo", timeout=_TIMEOUT) as session:
             await _plan_a_trip(session)
     return exchanges
@@ -74,11 +77,37 @@ async def _plan_a_trip(session: ClientSession) -> None:
     await session.get_prompt("packing_list", {"city": "Oslo"})
 
 
+@contextmanager
+def _ctrl_c_wins() -> Generator[None, None, None]:
+    """Make whatever ends the block after Ctrl-C a plain `KeyboardInterrupt`.
+
+    Trio wraps it in a group, and on SDK line 1 it is lost when an answer arrives while the transport closes.
+    """
+    loops_own = signal.getsignal(signal.SIGINT)
+    pressed = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        pressed = True
+        if callable(loops_own):
+            loops_own(number, frame)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    except BaseException:
+        if pressed:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, loops_own)
+
+
 def _header(exchanges: Sequence[Exchange], loop: str) -> Text:
     # As on the wire: the lines of the SDK spell the fields of the model differently.
     handshake = exchanges[0].response.result.model_dump(by_alias=True)
-    facts = f"protocol {handshake['protocolVersion']}, mcp {version('mcp')}, {loop}"
-    return Text.assemble((handshake["serverInfo"]["name"], "bold"), f" over stdio, {facts}")
+    facts = f" over stdio, protocol {handshake['protocolVersion']}, mcp {version('mcp')}, {loop}"
+    return Text.assemble((plain(handshake["serverInfo"]["name"]), "bold"), facts)
 
 
 def _next_steps() -> Text:

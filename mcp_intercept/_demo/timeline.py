@@ -1,7 +1,7 @@
 """Exchanges drawn as a timeline: who called what, when, how long it took, and how it ended.
 
 Pure functions from exchanges to what `rich` can print; knows nothing of the demo. All text in an exchange may come
-from a server, so none of it reaches the terminal before `_plain` has made it harmless.
+from a server, so none of it reaches the terminal before `plain` has made it harmless.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _GAP = "  "
 # Names give way to the bars first, the bars to the numbers never.
 _MIN_NAME, _MAX_NAME, _MIN_BAR = 12, 44, 12
 # What a label of the axis takes, with some air.
-_LABEL_WIDTH = 10
+_LABEL_WIDTH = 8
 _MAX_CHARACTERS = 200
 _SHORTEST_SPAN = 1e-3
 
@@ -201,13 +201,13 @@ def _row(context: MiddlewareContext[Any], response: MCPResponseContext, origin: 
     target = getattr(params, "name", None) or getattr(params, "uri", None) or ""
     return _Row(
         direction=context.direction,
-        method=_plain(context.method),
-        target=_plain(target),
+        method=plain(context.method),
+        target=plain(target),
         attempts=context.attempt,
         start=context.timestamp - origin,
         duration=response.duration,
         outcome=response.outcome,
-        reason=_plain(_reason(response)),
+        reason=plain(_reason(response)),
     )
 
 
@@ -221,7 +221,7 @@ def _reason(response: MCPResponseContext) -> object:
     return "" if error is None or outcome == "cancelled" else str(error) or type(error).__name__
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Text that does nothing to a terminal: on one line, printable, and not too long."""
     text = str(value)[:_MAX_CHARACTERS]
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in " ".join(text.split(" ")))

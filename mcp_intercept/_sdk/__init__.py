@@ -1,7 +1,7 @@
 """All knowledge of the two SDK lines; the only place that imports `mcp`.
 
-`line1` and `line2` offer the same names; the one that fits the installed SDK is re-exported from here. `line1` goes
-when `mcp` 1.x does.
+`line1` and `line2` offer the same names; `line` is the one that fits the installed SDK. `line1` goes when `mcp` 1.x
+does.
 """
 
 from __future__ import annotations
@@ -15,44 +15,8 @@ from mcp import ClientSession
 LINE: Literal[1, 2] = 1 if isinstance(cast("object", types.ClientRequest), type) else 2
 
 if TYPE_CHECKING or LINE == 2:
-    from mcp_intercept._sdk.line2 import (
-        VERSION_KEY,
-        HttpLink,
-        SessionSeam,
-        handshake,
-        is_running,
-        message_of,
-        to_seconds,
-        to_timeout,
-        transmit,
-        with_params,
-    )
+    from mcp_intercept._sdk import line2 as line
 else:
-    from mcp_intercept._sdk.line1 import (
-        VERSION_KEY,
-        HttpLink,
-        SessionSeam,
-        handshake,
-        is_running,
-        message_of,
-        to_seconds,
-        to_timeout,
-        transmit,
-        with_params,
-    )
+    from mcp_intercept._sdk import line1 as line
 
-__all__ = [
-    "LINE",
-    "VERSION_KEY",
-    "ClientSession",
-    "HttpLink",
-    "SessionSeam",
-    "handshake",
-    "is_running",
-    "message_of",
-    "to_seconds",
-    "to_timeout",
-    "transmit",
-    "types",
-    "with_params",
-]
+__all__ = ["LINE", "ClientSession", "line", "types"]

@@ -13,4 +13,4 @@ class InterceptionSeam(Protocol):
 
     async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
         """Pass a request that does not go through `send_request` down the chain."""
-        ...  # pragma: no cover - a protocol has no body
+        ...

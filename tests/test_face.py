@@ -1,0 +1,128 @@
+"""The public face: its names, where they come from, and the tree of errors."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mcp_intercept
+from mcp_intercept import InterceptError, errors, methods
+
+FACE = [
+    "AnyMiddleware",
+    "CallOptions",
+    "CallbackClientSession",
+    "Direction",
+    "Exchange",
+    "InterceptError",
+    "Kind",
+    "MCPResponseContext",
+    "Middleware",
+    "MiddlewareContext",
+    "MiddlewareError",
+    "MiddlewareManager",
+    "NextFunctionT",
+    "Outcome",
+    "ProgressCallback",
+    "connect",
+    "hook",
+    "intercept",
+]
+
+# What `from __future__` and typing leave in a module that uses them.
+LEFT_BY_PYTHON = {"annotations", "TYPE_CHECKING"}
+
+
+def public_names(module: ModuleType) -> set[str]:
+    """What looks public in a module, besides the modules inside it."""
+    names = {name for name, value in vars(module).items() if not isinstance(value, ModuleType)}
+    return {name for name in names if not name.startswith("_")} - LEFT_BY_PYTHON
+
+
+def test_the_face_is_exactly_this() -> None:
+    assert mcp_intercept.__all__ == FACE
+
+
+def test_no_name_leaks_from_the_face() -> None:
+    assert public_names(mcp_intercept) == set(FACE)
+
+
+def test_every_name_of_the_face_is_found() -> None:
+    assert all(hasattr(mcp_intercept, name) for name in mcp_intercept.__all__)
+    namespace: dict[str, Any] = {}
+    exec("from mcp_intercept import *", namespace)
+    assert namespace.keys() - {"__builtins__"} == set(FACE)
+
+
+@pytest.mark.parametrize("module", [errors, methods], ids=["errors", "methods"])
+def test_a_public_module_defines_what_it_lists(module: ModuleType) -> None:
+    defined = {name for name, value in vars(module).items() if getattr(value, "__module__", None) == module.__name__}
+
+    assert {name for name in defined if not name.startswith("_")} <= set(module.__all__)
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def test_every_public_thing_has_a_docstring() -> None:
+    face = [getattr(mcp_intercept, name) for name in mcp_intercept.__all__]
+    documented = [thing for thing in face if inspect.isclass(thing) or inspect.isfunction(thing)]
+    documented += [value for thing in documented for name, value in vars(thing).items() if is_public(name, value)]
+
+    assert [thing for thing in documented if not inspect.getdoc(thing)] == []
+
+
+def is_public(name: str, value: object) -> bool:
+    return not name.startswith("_") and (inspect.isfunction(value) or isinstance(value, property))
+
+
+def test_the_errors_of_the_face_are_those_of_the_tree() -> None:
+    assert mcp_intercept.InterceptError is errors.InterceptError
+    assert mcp_intercept.MiddlewareError is errors.MiddlewareError
+
+
+TREE: list[tuple[type[Exception], tuple[type, ...]]] = [
+    (errors.InterceptError, (Exception,)),
+    (errors.MiddlewareError, (InterceptError,)),
+    (errors.SessionStateError, (InterceptError, RuntimeError)),
+    (errors.UnsupportedTargetError, (InterceptError, TypeError)),
+    (errors.BroadcastError, (InterceptError,)),
+    (errors.MissingExtraError, (InterceptError, ImportError)),
+]
+
+
+@pytest.mark.parametrize(("error", "bases"), TREE, ids=lambda value: getattr(value, "__name__", ""))
+def test_an_error_stands_where_the_tree_shows_it(error: type[Exception], bases: tuple[type, ...]) -> None:
+    assert error.__bases__ == bases
+    [line] = [line for line in (errors.__doc__ or "").splitlines() if error.__name__ in line]
+    assert re.findall(r"also an? (\w+)", line) == [base.__name__ for base in bases[1:]]
+
+
+def test_the_tree_shows_every_error() -> None:
+    drawn = re.findall(r"^ *[├└─ ]*(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
+
+    assert sorted(drawn) == errors.__all__
+    assert {error.__name__ for error, _ in TREE} == {*errors.__all__}
+
+
+def test_errors_carry_their_facts() -> None:
+    target = object()
+    failures = {"session": ValueError("no")}
+
+    assert errors.MiddlewareError("x").middleware is None
+    assert errors.MiddlewareError("x").method is None
+    assert errors.UnsupportedTargetError("x", target=target).target is target
+    assert errors.BroadcastError("x", failures=failures).failures == failures
+    assert errors.BroadcastError("x", failures=failures).failures is not failures
+
+
+def test_a_missing_extra_says_what_to_install() -> None:
+    error = errors.MissingExtraError("FancyMiddleware", "fancy")
+
+    assert error.extra == "fancy"
+    assert str(error) == (
+        "FancyMiddleware needs an optional dependency that is not installed; "
+        'the extra "fancy" brings it: pip install "mcp-intercept-sdk[fancy]"'
+    )
