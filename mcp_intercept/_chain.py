@@ -58,14 +58,15 @@ class Invocation:
     Attributes:
         attempts: How often the terminal was reached; negative once the message has left the chain.
         context: The context that last reached the terminal, else the one that entered.
+        entry: The context that entered.
         result: What the terminal, or a checked short cut, last returned.
     """
 
-    __slots__ = ("attempts", "context", "method", "result")
+    __slots__ = ("attempts", "context", "entry", "method", "result")
 
     def __init__(self, context: MiddlewareContext[Any]) -> None:
         self.attempts = 0
-        self.context = context
+        self.context = self.entry = context
         # Not context.method, which a middleware could have assigned.
         self.method = context.method
         self.result: Any = NOTHING
@@ -113,6 +114,8 @@ def _terminal(caller: AnyMiddleware | None) -> Step:
     async def call_next(invocation: Invocation, context: MiddlewareContext[Any]) -> Any:
         if context.__class__ is not MiddlewareContext or context.method != invocation.method or invocation.attempts:
             _check(invocation, context, caller)
+            # Where a retry passes on copies, the layers around it see the count, too.
+            invocation.entry.attempt = invocation.attempts + 1
         invocation.attempts = context.attempt = invocation.attempts + 1
         invocation.context = context
         invocation.result = result = await invocation.send(context)

@@ -96,14 +96,24 @@ class _Watcher:
     def notify(self, context: MiddlewareContext[Any], response: MCPResponseContext) -> None:
         try:
             self.observer(context, response)
-        except Exception:
+        except Exception as failure:
             if not self.failed:
                 self.failed = True
+                _unchain(failure, response.error)
                 logger.exception(
                     "observer %s failed in %s; the message is not affected, and further failures are not logged",
                     describe(self.observer),
                     context.method,
                 )
+
+
+def _unchain(failure: BaseException, error: BaseException | None) -> None:
+    """Keep the error of the message, in whose handling an observer failed, out of the report: it may hold secrets."""
+    link: BaseException | None = failure
+    while link is not None:
+        if link.__context__ is error:
+            link.__context__ = None
+        link = link.__context__
 
 
 _SEND: Step = compose(())

@@ -140,7 +140,7 @@ class _Call(Invocation):
     def __init__(self, context: MiddlewareContext[Any], message: Any, result_type: Any) -> None:
         # Instead of super().__init__(), as every call of the process passes here.
         self.attempts = 0
-        self.context = context
+        self.context = self.entry = context
         self.method = context.method
         self.result = NOTHING
         self.message = message

@@ -303,8 +303,8 @@ def layer_of(kind: str, name: int, log: list[int]) -> AnyMiddleware:
     async def method(self: object, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await record(context, call_next)
 
-    bases, name = ((), "__call__") if kind == "callable" else ((Middleware,), kind)
-    return cast("AnyMiddleware", type("Layer", bases, {name: method})())
+    bases, attribute = ((), "__call__") if kind == "callable" else ((Middleware,), kind)
+    return cast("AnyMiddleware", type("Layer", bases, {attribute: method})())
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])

@@ -13,7 +13,7 @@ from typing import Any, get_args
 import anyio
 import mcp.types as types
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, field_serializer
 
@@ -321,11 +321,11 @@ async def test_payloads_do_not_need_sizes() -> None:
 async def test_payloads_and_error_texts_are_capped() -> None:
     log = Log()
     middleware = LoggingMiddleware(log, payloads=True, error_text=True, max_length=4)
-    await process(middleware, ["äöüß" * 1000])
+    await process(middleware, ["aäöüß" * 1000])
     await process(middleware, [])
     await process(middleware, error=ValueError("\x1b no luck"))
     await process(middleware, error=ValueError("luck"))
-    assert [facts(record)["mcp_result"] for record in log.records[:2]] == ['["äö...', "[]"]
+    assert [facts(record)["mcp_result"] for record in log.records[:2]] == ['["aä...', "[]"]
     assert [facts(record)["mcp_error_text"] for record in log.records[2:]] == [r"\x1b...", "luck"]
     assert log.records[2].getMessage().endswith(r" (ValueError) [own]: \x1b...")
 
@@ -351,8 +351,7 @@ async def test_the_text_of_a_tool_error_leaves_out_its_images() -> None:
 
 async def test_names_from_outside_cannot_forge_a_line_or_reach_the_terminal() -> None:
     log = Log()
-    async with wired(LoggingMiddleware(log)) as (session, server):
-        server.answers["tools/call"] = never
+    async with wired(LoggingMiddleware(log)) as (session, _):
         await session.get_prompt(FORGED)
     [record] = log.of("prompts/get")
     escaped = r"add\r\n2026 ERROR forged \x1b[31m\u2028\u202e"
@@ -360,6 +359,7 @@ async def test_names_from_outside_cannot_forge_a_line_or_reach_the_terminal() ->
     assert record.getMessage().startswith(f"prompts/get {escaped} ok in ")
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(), st.text(), st.text(max_size=50).map(lambda text: text * 9))
 def test_whatever_the_strings_a_record_is_one_printable_line(method: str, name: str, text: str) -> None:
     log = Log()
