@@ -7,6 +7,7 @@ call travels with it as an `Invocation`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from inspect import isawaitable
 from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -94,6 +95,8 @@ Step: TypeAlias = Callable[[Invocation, MiddlewareContext[Any]], Coroutine[Any, 
 
 def describe(middleware: object) -> str:
     """The name of a middleware as its author knows it."""
+    if isinstance(middleware, partial):
+        return describe(middleware.func)
     name = getattr(middleware, "__qualname__", None)
     return name if isinstance(name, str) else type(middleware).__qualname__
 
@@ -112,7 +115,8 @@ def compose(layers: Sequence[AnyMiddleware]) -> Step:
 
 def _terminal(caller: AnyMiddleware | None) -> Step:
     async def call_next(invocation: Invocation, context: MiddlewareContext[Any]) -> Any:
-        if context.__class__ is not MiddlewareContext or context.method != invocation.method or invocation.attempts:
+        unsound = context.__class__ is not MiddlewareContext or context.method is not invocation.method
+        if unsound or invocation.attempts:
             _check(invocation, context, caller)
             # Where a retry passes on copies, the layers around it see the count, too.
             invocation.entry.attempt = invocation.attempts + 1
@@ -127,8 +131,9 @@ def _terminal(caller: AnyMiddleware | None) -> Step:
 def _layer(layer: AnyMiddleware, rest: Step, caller: AnyMiddleware | None) -> Step:
     # The name is what a user reads who forgets the argument: "call_next() missing 1 required ... 'context'".
     async def call_next(invocation: Invocation, context: MiddlewareContext[Any]) -> Any:
-        # One truth test each on the way of a sound call; everything else is out of line.
-        if invocation.attempts or context.__class__ is not MiddlewareContext:
+        # A few truth tests on the way of a sound call; everything else is out of line.
+        unsound = context.__class__ is not MiddlewareContext or context.method is not invocation.method
+        if unsound or invocation.attempts:
             _check(invocation, context, caller)
             context.attempt = invocation.attempts + 1
         pending = layer(context, MethodType(rest, invocation))

@@ -35,6 +35,27 @@ ProgressCallback = Callable[[float, "float | None", "str | None"], Awaitable[Non
 _TIMEOUT_CODES = frozenset({408, -32001})
 
 
+def printable(text: str, limit: int = 200) -> str:
+    """A string from outside as part of one line: control characters escaped, and cut off at `limit` characters."""
+    return text[:limit] if text.isprintable() else ascii(text[:limit])[1:-1]
+
+
+def is_sdk_timeout(error: BaseException) -> bool:
+    """Whether the SDK raised `error` because its own clock ran out.
+
+    A server may send the same codes. The SDK raises its own in the very frame that caught the `TimeoutError`.
+    """
+    caught = error.__context__
+    if getattr(getattr(error, "error", None), "code", None) not in _TIMEOUT_CODES or not isinstance(
+        caught, TimeoutError
+    ):
+        return False
+    raised = error.__traceback__
+    while raised is not None and raised.tb_next is not None:
+        raised = raised.tb_next
+    return raised is not None and caught.__traceback__ is not None and raised.tb_frame is caught.__traceback__.tb_frame
+
+
 def _empty() -> dict[str, Any]:
     # Not dict[str, Any], which is typed but takes three times as long to call, nor dict, which is not typed.
     return {}
@@ -114,7 +135,7 @@ class MiddlewareContext(Generic[ParamsT]):
 
     def __repr__(self) -> str:
         return (
-            f"<MiddlewareContext {self.method} {self.direction} {self.kind} "
+            f"<MiddlewareContext {printable(self.method)} {self.direction} {self.kind} "
             f"id={self.id!r} connection_id={self.connection_id!r} attempt={self.attempt}>"
         )
 
@@ -173,12 +194,7 @@ class MCPResponseContext:
             return "tool_error" if failed is True else "ok"
         if not isinstance(error, Exception):
             return "cancelled"
-        if isinstance(error, TimeoutError):
-            return "timeout"
-        # A server may send these codes too. The SDK raises its own while it handles the TimeoutError.
-        code = getattr(getattr(error, "error", None), "code", None)
-        local = isinstance(error.__context__, TimeoutError)
-        return "timeout" if local and code in _TIMEOUT_CODES else "error"
+        return "timeout" if isinstance(error, TimeoutError) or is_sdk_timeout(error) else "error"
 
     def __repr__(self) -> str:
         return f"<MCPResponseContext {self.outcome} request_id={self.request_id!r} duration={self.duration:.6f}>"

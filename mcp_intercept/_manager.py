@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
+from types import CoroutineType, MethodType
 from typing import Any, Protocol, TypeAlias, cast
 from weakref import WeakSet
 
 import anyio
 
 from mcp_intercept._chain import AnyMiddleware, Invocation, Step, compose, describe
-from mcp_intercept._context import Exchange, Kind, MCPResponseContext, MiddlewareContext
-from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of
+from mcp_intercept._context import Exchange, Kind, MCPResponseContext, MiddlewareContext, printable
+from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of, why_not_two
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import ClientSession, types
 from mcp_intercept.errors import BroadcastError, MiddlewareError
@@ -95,16 +96,21 @@ class _Watcher:
 
     def notify(self, context: MiddlewareContext[Any], response: MCPResponseContext) -> None:
         try:
-            self.observer(context, response)
+            returned = self.observer(context, response)
+            if isinstance(returned, CoroutineType):
+                returned.close()  # else Python warns, far from here, that it was never awaited
+                raise TypeError("it returned a coroutine, which nobody awaits")
         except Exception as failure:
             if not self.failed:
                 self.failed = True
                 _unchain(failure, response.error)
-                logger.exception(
-                    "observer %s failed in %s; the message is not affected, and further failures are not logged",
-                    describe(self.observer),
-                    context.method,
-                )
+                # A filter or handler of the user's may fail in its turn.
+                with suppress(Exception):
+                    logger.exception(
+                        "observer %s failed in %s; the message is not affected, and further failures are not logged",
+                        describe(self.observer),
+                        printable(context.method),
+                    )
 
 
 def _unchain(failure: BaseException, error: BaseException | None) -> None:
@@ -180,7 +186,9 @@ class MiddlewareManager:
         """
         with self._lock:
             for entry in reversed(self._entries):
-                if entry.middleware is middleware or entry.middleware == middleware:
+                # A bound method is another object each time it is looked up.
+                is_same_method = isinstance(middleware, MethodType) and entry.middleware == middleware
+                if entry.middleware is middleware or is_same_method:
                     self._set_entries(tuple(other for other in self._entries if other is not entry))
                     return
         raise MiddlewareError(
@@ -213,7 +221,8 @@ class MiddlewareManager:
         Raises:
             MiddlewareError: It is not callable, or async.
         """
-        if not callable(callback) or iscoroutinefunction(callback):
+        is_async = iscoroutinefunction(callback) or iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004 - not asked whether it can be called
+        if not callable(callback) or is_async or why_not_two(callback):
             raise MiddlewareError(
                 f"observer {describe(callback)} must be a plain function (context, response); it is never awaited"
             )
@@ -301,11 +310,11 @@ class MiddlewareManager:
             chains = self.requests if context.kind == "request" else self.notifications
             result = await (chains[context.method] or _SEND)(invocation, context)
         except Exception as error:
-            return self._report(invocation, context, None, error, started)
+            return self._report(invocation, None, error, started)
         except BaseException as error:
-            self._report(invocation, context, None, error, started)
+            self._report(invocation, None, error, started)
             raise
-        return self._report(invocation, context, result, None, started)
+        return self._report(invocation, result, None, started)
 
     # What follows, and the attributes without an underscore that are not documented, are for sessions only.
 
@@ -315,10 +324,10 @@ class MiddlewareManager:
         try:
             result = await (chain or _SEND)(invocation, context)
         except BaseException as error:
-            self._report(invocation, context, None, error, started)
+            self._report(invocation, None, error, started)
             raise
         if self.watchers:
-            self._report(invocation, context, result, None, started)
+            self._report(invocation, result, None, started)
         else:
             invocation.end()
         return result
@@ -331,17 +340,21 @@ class MiddlewareManager:
     def _report(
         self,
         invocation: Invocation,
-        context: MiddlewareContext[Any],
         result: Any,
         error: BaseException | None,
         started: float,
     ) -> MCPResponseContext:
         duration = perf_counter() - started
         invocation.end()
+        context = invocation.context
         response = MCPResponseContext(context.id, result, error, duration, context.metadata)
         for watcher in self.watchers:
-            watcher.notify(invocation.context, response)
+            watcher.notify(context, response)
         return response
+
+
+# What a request of protocol version 2026-07-28 may be answered with instead of its result; line 1 has no such thing.
+_QUESTION: tuple[type[Any], ...] = tuple(filter(None, [getattr(types, "InputRequiredResult", None)]))
 
 
 class _OwnCall(Invocation):
@@ -362,6 +375,7 @@ class _OwnCall(Invocation):
         row = METHODS.get(self.method)
         model = getattr(types, row.result, None) if row and row.result else None
         # A call of one's own may answer with whatever it likes; then the middlewares around it may, too.
-        if model is None or (self.attempts and not isinstance(self.result, model)):
+        is_free = model is None or (self.attempts and not isinstance(self.result, model))
+        if value is not None and (is_free or isinstance(value, _QUESTION)):
             return value
-        return admit_result(model, value)
+        return admit_result(model or object, value) if self.entry.kind == "request" else value

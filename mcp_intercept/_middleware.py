@@ -1,9 +1,11 @@
 """`Middleware`, the base class with a typed hook for every MCP method, and how a middleware becomes layers."""
 
+# pyright: reportPrivateUsage=false - the functions below are the other half of the class
+
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from inspect import iscoroutinefunction, signature
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -50,12 +52,16 @@ class Middleware:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._hooks = dict(cls._hooks)
+        cls._hooks = dict(Middleware._hooks)
+        # Every base counts: others than the first, and mixins that are no middleware themselves.
+        for base in reversed(cls.__mro__):
+            for name, value in vars(base).items():
+                method = getattr(value, "__mcp_method__", None)
+                if method is not None:
+                    cls._add_hook(method, name)
+        known = {*dir(Middleware), *cls._hooks.values()}
         for name, value in vars(cls).items():
-            method = getattr(value, "__mcp_method__", None)
-            if method is not None:
-                cls._add_hook(method, name)
-            elif name.startswith("on_") and not hasattr(Middleware, name) and iscoroutinefunction(value):
+            if name.startswith("on_") and name not in known and iscoroutinefunction(value):
                 _warn_of_misspelling(cls, name)
 
     @classmethod
@@ -385,20 +391,31 @@ def check_middleware(middleware: AnyMiddleware) -> None:
         raise MiddlewareError(f"{name} is a class; give an instance: {name}()", middleware=middleware)
     if not callable(middleware):
         raise MiddlewareError(
-            f"{middleware!r} is no middleware; give a Middleware, or an async callable (context, call_next)",
+            f"an object of type {type(middleware).__name__} is no middleware; "
+            f"give a Middleware, or an async callable (context, call_next)",
             middleware=middleware,
         )
+    hooks = _hooks_of(middleware, middleware._hooks.values()) if isinstance(middleware, Middleware) else []
+    for layer in [middleware, *hooks]:
+        misfit = why_not_two(layer)
+        if misfit:
+            raise MiddlewareError(
+                f"middleware {describe(layer)}{signature(layer)} cannot be called with (context, call_next): {misfit}",
+                middleware=layer,
+            )
+
+
+def why_not_two(function: Callable[..., Any]) -> str | None:
+    """What keeps a callable from being called with two positional arguments; `None` if nothing that is known."""
     try:
-        parameters = signature(middleware)
+        parameters = signature(function)
     except (TypeError, ValueError):
-        return  # some callables written in C have none
+        return None  # some callables written in C have none
     try:
         parameters.bind(None, None)
     except TypeError as error:
-        raise MiddlewareError(
-            f"middleware {describe(middleware)}{parameters} cannot be called with (context, call_next): {error}",
-            middleware=middleware,
-        ) from None
+        return str(error)
+    return None
 
 
 def layers_of(middleware: AnyMiddleware, method: str | None, kind: Kind) -> list[AnyMiddleware]:
@@ -420,13 +437,16 @@ def layers_of(middleware: AnyMiddleware, method: str | None, kind: Kind) -> list
 
 def hooked_methods(middleware: AnyMiddleware) -> list[str]:
     """The wire methods beyond the table that `middleware` has hooks for."""
-    return [*middleware._hooks] if isinstance(middleware, Middleware) else []  # pyright: ignore[reportPrivateUsage]
+    return [*middleware._hooks] if isinstance(middleware, Middleware) else []
 
 
 def _overridden_hooks(middleware: Middleware, method: str | None, kind: Kind) -> list[AnyMiddleware]:
-    names = ["on_message", f"on_{kind}"]
-    if method in middleware._hooks:  # pyright: ignore[reportPrivateUsage]
-        names.append(middleware._hooks[method])  # pyright: ignore[reportPrivateUsage]
+    hooks = middleware._hooks
+    own = [hooks[method]] if method in hooks else []
+    return _hooks_of(middleware, ["on_message", f"on_{kind}", *own])
+
+
+def _hooks_of(middleware: Middleware, names: Iterable[str]) -> list[AnyMiddleware]:
     return [
         getattr(middleware, name)
         for name in names

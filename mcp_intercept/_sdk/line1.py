@@ -20,6 +20,7 @@ from mcp.shared.message import SessionMessage
 from mcp.types import ClientNotification, ClientRequest, InitializeResult, JSONRPCMessage, JSONRPCNotification
 from pydantic import RootModel
 
+from mcp_intercept._context import is_sdk_timeout
 from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
 
 logger = logging.getLogger("mcp_intercept")
@@ -83,7 +84,7 @@ async def transmit(
     except GeneratorExit:
         raise  # the coroutine was dropped: there may be no event loop any more to ask or to write with
     except McpError as error:
-        if isinstance(error.__context__, TimeoutError):
+        if is_sdk_timeout(error):
             _tell_server(session, upcoming, request, metadata, f"{error.error.message}")
         raise
     except anyio.get_cancelled_exc_class() as error:
