@@ -6,12 +6,13 @@ Above: `connect()` and the user. Below: the chain, and the SDK's own session, wh
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import lru_cache
 from itertools import count
 from secrets import token_hex
 from time import time
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from anyio.lowlevel import RunVar
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("mcp_intercept")
 
 ResultT = TypeVar("ResultT", bound=BaseModel)
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Each call takes one: made without a frame of Python, and without formatting.
 _message_ids = map(f"{token_hex(4)}-".__add__, map(str, count(1)))
@@ -49,10 +51,13 @@ def _this_loop() -> object | None:
         return None  # no event loop is running
 
 
+_UNKNOWN = object()
+
+
 class _Interception:
     """What a wrapper knows beyond the state it shares with the session it wraps."""
 
-    __slots__ = ("connection_id", "group", "inner", "link", "loop", "manager", "plain")
+    __slots__ = ("connection_id", "group", "inner", "link", "loop", "manager", "patches", "plain")
 
     def __init__(self, inner: ClientSession, connection_id: str, manager: MiddlewareManager) -> None:
         self.inner = inner
@@ -61,8 +66,10 @@ class _Interception:
         # Whether what is sent through the session inside needs what its SDK line forgets; a wrapper inside sees to it.
         self.plain = line.transmit is None or isinstance(inner, CallbackClientSession)
         self.link: line.HttpLink | None = None
-        # The session's task group since it was entered: tells whether it was, and whether only once.
-        self.group: object | None = None
+        # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
+        self.patches: dict[str, Any] = {}
+        # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
+        self.group: object = _UNKNOWN
         self.loop = _this_loop()
 
     def enter(self, group: object) -> None:
@@ -73,7 +80,7 @@ class _Interception:
     def check_entered(self, session: CallbackClientSession) -> None:
         """Find out why the session's task group is another than it was."""
         group = session.__dict__.get("_task_group")
-        if self.group is not None:
+        if self.group is not _UNKNOWN:
             raise SessionStateError(
                 f"the session inside {session!r} was entered as well as the wrapper; enter only one of them, once"
             )
@@ -103,14 +110,21 @@ class _Interception:
             session=session,
         )
 
-    def transmit(self, *arguments: Any) -> Awaitable[Any]:
-        """Send a request through the session inside.
-
-        Args:
-            arguments: Those of `send_request`, all of them.
-        """
-        inner = self.inner
-        return inner.send_request(*arguments) if self.plain else line.transmit(inner, *arguments)
+    def transmit(
+        self, request: Any, result_type: Any, timeout: Any, metadata: Any, progress_callback: Any
+    ) -> Awaitable[Any]:
+        """Send a request through the session inside; the arguments are those of its `send_request`."""
+        # By name, and only what was given: an override in a subclass may take no more than its callers use.
+        options: dict[str, Any] = {}
+        if timeout is not None:
+            options["request_read_timeout_seconds"] = timeout
+        if metadata is not None:
+            options["metadata"] = metadata
+        if progress_callback is not None:
+            options["progress_callback"] = progress_callback
+        if self.plain:
+            return self.inner.send_request(request, result_type, **options)
+        return line.transmit(self.inner, request, result_type, options)
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
@@ -153,8 +167,11 @@ class _Call(Invocation):
         if params is self.params:
             return self.message
         message: BaseModel = line.message_of(self.message)
-        optional = not type(message).model_fields["params"].is_required()
-        if isinstance(params, BaseModel) or (params is None and optional):
+        fields = type(message).model_fields
+        optional = "params" not in fields or not fields["params"].is_required()
+        # A vendor's request may have a dict.
+        is_alike = isinstance(params, BaseModel if self.params is None else (BaseModel, type(self.params)))
+        if is_alike or (params is None and optional):
             return line.with_params(self.message, params)
         raise MiddlewareError(
             f"a middleware assigned an object of type {type(params).__name__} to context.params of {self.method}; "
@@ -205,10 +222,11 @@ class _NotificationCall(_Call):
     __slots__ = ("arguments", "inner")
 
     inner: ClientSession
-    arguments: tuple[Any, ...]
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     async def send(self, context: MiddlewareContext[Any]) -> None:
-        await self.inner.send_notification(self.message_for(context), *self.arguments)
+        args, kwargs = self.arguments
+        await self.inner.send_notification(self.message_for(context), *args, **kwargs)
 
     def admit(self, value: Any) -> None:
         if value is not None:
@@ -226,9 +244,8 @@ class _RawCall(_Call):
 
     async def send(self, context: MiddlewareContext[Any]) -> Any:
         options = context.options
-        return await self._send(
-            self.message_for(context), _checked_timeout(options.timeout, self.method), options.headers
-        )
+        _checked_timeout(options.timeout, self.method)
+        return await self._send(self.message_for(context), options)
 
 
 def _checked_timeout(seconds: Any, method: str) -> Any:
@@ -241,6 +258,37 @@ def _checked_timeout(seconds: Any, method: str) -> Any:
         f"session's own timeout",
         method=method,
     )
+
+
+class _Unhidden:
+    """A method that the shared state cannot hide: an attribute of the same name there belongs to the session inside.
+
+    Somebody may have patched `send_request` of that session, which goes on below the chain. Patched on the wrapper,
+    it goes round the chain.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, wrapper: Any, owner: type) -> Any:
+        if wrapper is None:
+            return self._function
+        patches = wrapper._interception.patches
+        return patches[self._name] if self._name in patches else MethodType(self._function, wrapper)
+
+    def __set__(self, wrapper: Any, value: Any) -> None:
+        wrapper._interception.patches[self._name] = value
+
+    def __delete__(self, wrapper: Any) -> None:
+        del wrapper._interception.patches[self._name]
+
+
+def _unhidden(function: FunctionT) -> FunctionT:
+    return cast("FunctionT", _Unhidden(function))  # to type checkers, the method that it is
 
 
 # On line 2 a property of the seam stands before an attribute of the shared state, hence the ignores.
@@ -325,6 +373,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         self._interception.enter(self.__dict__["_task_group"])
         return self
 
+    @_unhidden
     async def send_request(
         self,
         request: Any,
@@ -350,12 +399,12 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         message = line.message_of(request) if LINE == 1 else request
         manager = interception.manager
         try:
-            method, params = message.method, message.params
+            method = message.method
             chain = manager.requests[method]
             pass_by = chain is None and not manager.watchers
         except (AttributeError, TypeError):
-            # No request at all, or an exotic one: the SDK knows what to do with it, or how to refuse it.
-            method, params, chain, pass_by = "", None, None, True
+            # No request at all: the SDK knows how to refuse it.
+            method, chain, pass_by = "", None, True
         result: ResultT
         if pass_by:
             arguments = (request, result_type, request_read_timeout_seconds, metadata, progress_callback)
@@ -365,6 +414,8 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
                 result = await interception.transmit(*arguments)
             return result
         options = CallOptions(line.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
+        # A vendor's request may have no params, not even None.
+        params = message.params if "params" in message.__dict__ else None
         context = interception.context(self, method, params, "request", options)
         call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
         if manager.watchers or chain is None:
@@ -377,7 +428,8 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             call.end()
         return result
 
-    async def send_notification(self, notification: Any, *args: Any) -> None:
+    @_unhidden
+    async def send_notification(self, notification: Any, *args: Any, **kwargs: Any) -> None:
         """Send a notification through the chain.
 
         Args and errors are those of `ClientSession.send_notification`, and besides:
@@ -389,13 +441,13 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         message = line.message_of(notification)
         method = getattr(message, "method", None)
         if not isinstance(method, str):
-            await interception.inner.send_notification(notification, *args)
+            await interception.inner.send_notification(notification, *args, **kwargs)
             return
         manager = interception.manager
         context = interception.context(self, method, getattr(message, "params", None), "notification", CallOptions())
         call = _NotificationCall(context, notification, None)
         call.inner = interception.inner
-        call.arguments = args
+        call.arguments = args, kwargs
         await manager.run(manager.notifications[method], call, context)
 
     def attach_link(self, link: line.HttpLink) -> None:
@@ -414,7 +466,8 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
 
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:
-    if not isinstance(client_session, ClientSession):
+    # Of a mock with the spec of a session, isinstance() says that it is one.
+    if not issubclass(type(client_session), ClientSession):
         raise UnsupportedTargetError(
             f"cannot wrap an object of type {type(client_session).__name__}; give an mcp.ClientSession, "
             f"or use connect() to open one",
@@ -437,7 +490,9 @@ def _innermost_type(session_type: type[ClientSession]) -> type[ClientSession]:
     if not issubclass(session_type, CallbackClientSession):
         return session_type
     bases = cast("tuple[type[ClientSession], ...]", session_type.__mro__)
-    return next(base for base in bases if not issubclass(base, CallbackClientSession))
+    return next(
+        base for base in bases if issubclass(base, ClientSession) and not issubclass(base, CallbackClientSession)
+    )
 
 
 @lru_cache(maxsize=256)

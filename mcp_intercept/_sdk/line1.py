@@ -7,9 +7,10 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
+from types import FrameType
 from typing import Any
 
 import anyio
@@ -56,7 +57,7 @@ def to_seconds(timeout: Any) -> Any:
 
 def to_timeout(seconds: float) -> timedelta:
     """The SDK's own type for a timeout of `seconds`."""
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=seconds) if seconds < timedelta.max.total_seconds() else timedelta.max
 
 
 def is_running(state: dict[str, Any]) -> bool:
@@ -69,70 +70,92 @@ async def handshake(session: ClientSession, mode: str) -> None:
     await session.initialize()
 
 
-async def transmit(
-    session: ClientSession,
-    request: Any,
-    result_type: Any,
-    read_timeout: Any,
-    metadata: Any,
-    progress_callback: Any,
-) -> Any:
-    """Send a request; if it is abandoned, tell the server, which line 1 forgets (python-sdk#2507, #2514)."""
-    upcoming = session.__dict__["_request_id"]
+async def transmit(session: ClientSession, request: Any, result_type: Any, options: dict[str, Any]) -> Any:
+    """Send a request; if it is abandoned, tell the server, which line 1 forgets (python-sdk#2507, #2514).
+
+    Args:
+        session: The session to send with.
+        request: What to send.
+        result_type: What to validate the answer into.
+        options: The other arguments of `send_request`, those that were given.
+    """
     try:
-        result = await session.send_request(request, result_type, read_timeout, metadata, progress_callback)
+        result = await session.send_request(request, result_type, **options)
     except GeneratorExit:
         raise  # the coroutine was dropped: there may be no event loop any more to ask or to write with
     except McpError as error:
         if is_sdk_timeout(error):
-            _tell_server(session, upcoming, request, metadata, f"{error.error.message}")
+            _abandon(session, error, error.error.message)
         raise
     except anyio.get_cancelled_exc_class() as error:
-        if _was_issued(error):
-            _tell_server(session, upcoming, request, metadata, "caller cancelled")
+        _abandon(session, error, "caller cancelled")
         raise
     if type(result) is InitializeResult:
         session.__dict__[VERSION_KEY] = result.protocolVersion
     return result
 
 
-def _was_issued(error: BaseException) -> bool:
-    # A stream checks for a cancellation that is already pending before it takes anything. Where the traceback
-    # ends in that check, the server has never heard of the request, and must not hear of its end.
-    names: list[str] = []
+def _abandon(session: ClientSession, error: BaseException, reason: str) -> None:
+    sent = _issued_request(error)
+    if sent is None:
+        return
+    data, metadata = sent["request_data"], sent["metadata"]
+    # The specification forbids to cancel the handshake, and tasks, which have a method for it. A request that can be
+    # resumed is not over.
+    is_task = "task" in data.get("params", {})
+    is_resumable = getattr(metadata, "resumption_token", None) or getattr(metadata, "on_resumption_token_update", None)
+    if data["method"] == "initialize" or is_task or is_resumable:
+        return
+    params = {"requestId": sent["request_id"], "reason": reason}
+    notification = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
+    _write_soon(session, SessionMessage(message=JSONRPCMessage(notification)))
+
+
+def _issued_request(error: BaseException) -> Mapping[str, Any] | None:
+    """What `send_request` knew of the request that `error` ended, if the server can have heard of it.
+
+    Read from the traceback: which id the SDK gave a request, nobody else knows for sure, as a subclass may wait, or
+    send others, before it sends this one.
+    """
+    sent: Mapping[str, Any] | None = None
     traceback = error.__traceback__
     while traceback is not None:
-        names.append(traceback.tb_frame.f_code.co_name)
+        frame = traceback.tb_frame
+        if frame.f_globals.get("__name__") == "mcp.shared.session" and frame.f_code.co_name == "send_request":
+            sent = frame.f_locals
+        elif _was_left_standing(frame):
+            return None
         traceback = traceback.tb_next
-    return "checkpoint_if_cancelled" not in names[names.index("send") :] if "send" in names else True
+    return sent
 
 
-def _tell_server(session: ClientSession, request_id: int, request: Any, metadata: Any, reason: str) -> None:
-    # The specification forbids cancelling the handshake; a request that can be resumed is not over.
-    resumable = metadata is not None and (metadata.resumption_token or metadata.on_resumption_token_update)
-    if message_of(request).method == "initialize" or resumable:
-        return
-    # A subclass may have sent other requests first, or none: then the id is not that of this request.
-    if session._request_id == request_id or request_id in session._response_streams:
-        return
-    params = {"requestId": request_id, "reason": reason}
-    notification = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
-    message = SessionMessage(message=JSONRPCMessage(notification))
-    # Never await here: the caller's cancellation or timeout must not be delayed or masked.
+def _was_left_standing(frame: FrameType) -> bool:
+    if frame.f_globals.get("__name__") != "anyio.streams.memory" or frame.f_code.co_name != "send":
+        return False
+    # The stream offers nothing when a cancellation is pending, and takes back what nobody has received yet.
+    taken = frame.f_locals.get("send_event")
+    return taken is None or not taken.is_set()
+
+
+def _write_soon(session: ClientSession, message: SessionMessage) -> None:
+    # Never awaits and never raises: the caller's cancellation or timeout must be neither delayed nor masked.
     try:
-        session._write_stream.send_nowait(message)
-    except anyio.WouldBlock:
-        session._task_group.start_soon(_write_later, session, message)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        logger.debug("the connection is gone; the server is not told of an abandoned request")
+        send_nowait = getattr(session._write_stream, "send_nowait", None)
+        if send_nowait is not None:
+            with suppress(anyio.WouldBlock):
+                send_nowait(message)
+                return
+        session._task_group.start_soon(_write, session, message)
+    except Exception as error:
+        logger.debug("the server is not told of an abandoned request: %r", error)
 
 
-async def _write_later(session: ClientSession, message: SessionMessage) -> None:
+async def _write(session: ClientSession, message: SessionMessage) -> None:
     try:
         with anyio.move_on_after(_ABANDON_SECONDS):
             await session._write_stream.send(message)
-    except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-        logger.debug("the connection is gone; the server is not told of an abandoned request")
+    except Exception as error:
+        logger.debug("the server is not told of an abandoned request: %r", error)
 
 
 class SessionSeam:

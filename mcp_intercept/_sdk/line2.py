@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -13,6 +14,7 @@ from mcp import ClientSession, MCPError
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
+from mcp_intercept._context import CallOptions
 from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
 from mcp_intercept._sdk.seam import InterceptionSeam
 
@@ -119,15 +121,22 @@ class _Forwarder:
             return passed
         request_type, result_type = _RAW[method]
         asked = request_type.model_validate({"method": method, "params": params})
-        wire: dict[str, Any] = {"asked": _dump(asked), "raw": {}, "answer": None}
+        wire: dict[str, Any] = {"asked": _dump(asked), "raw": {}, "answer": None, "failure": None}
 
-        async def send(request: Any, timeout: float | None, headers: Mapping[str, str]) -> Any:
+        async def send(request: Any, call: CallOptions) -> Any:
             data = _dump(request)
-            sent = params if data == wire["asked"] else data.get("params")
-            options = {**(opts or {}), "headers": {**headers, **(opts or {}).get("headers", {})}}
-            if timeout is not None:
-                options["timeout"] = timeout
-            wire["raw"] = await self._dispatcher.send_raw_request(method, sent, options)
+            sent = params if _is_same_json(data, wire["asked"]) else data.get("params")
+            # What the SDK stamps wins.
+            options = {**(opts or {}), "headers": {**call.headers, **(opts or {}).get("headers", {})}}
+            if call.timeout is not None:
+                options["timeout"] = call.timeout
+            if call.progress_callback is not None:
+                options["on_progress"] = call.progress_callback
+            try:
+                wire["raw"] = await self._dispatcher.send_raw_request(method, sent, options)
+            except Exception as error:
+                wire["failure"] = error
+                raise
             try:
                 result = result_type.model_validate(wire["raw"])
             except ValidationError:
@@ -136,9 +145,20 @@ class _Forwarder:
             return result
 
         seconds = (opts or {}).get("timeout")
-        result = await self._seam.intercept_raw(self._wrapper, asked, result_type, seconds, send)
+        try:
+            result = await self._seam.intercept_raw(self._wrapper, asked, result_type, seconds, send)
+        except Exception as error:
+            if method != "subscriptions/listen" or isinstance(error, MCPError) or error is wire["failure"]:
+                raise
+            # The SDK sends this one in a task of the session's, which another exception of a middleware would end.
+            raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         data = _dump(result) if isinstance(result, BaseModel) else result
-        return wire["raw"] if data == wire["answer"] else data
+        return wire["raw"] if _is_same_json(data, wire["answer"]) else data
+
+
+def _is_same_json(one: Any, other: Any) -> bool:
+    # Not ==, which takes true for 1.
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _dump(model: BaseModel) -> dict[str, Any]:
