@@ -12,7 +12,7 @@ from inspect import isawaitable
 from types import CoroutineType, MethodType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from mcp_intercept._context import MiddlewareContext
+from mcp_intercept._context import MiddlewareContext, printable
 from mcp_intercept.errors import MiddlewareError
 
 if TYPE_CHECKING:
@@ -120,8 +120,9 @@ def _terminal(caller: AnyMiddleware | None) -> Step:
             _check(invocation, context, caller)
             # Where a retry passes on copies, the layers around it see the count, too.
             invocation.entry.attempt = invocation.attempts + 1
+        if context is not invocation.entry:
+            _adopt(invocation, context)
         invocation.attempts = context.attempt = invocation.attempts + 1
-        invocation.context = context
         invocation.result = result = await invocation.send(context)
         return result
 
@@ -146,6 +147,16 @@ def _layer(layer: AnyMiddleware, rest: Step, caller: AnyMiddleware | None) -> St
     return call_next
 
 
+def _adopt(invocation: Invocation, context: MiddlewareContext[Any]) -> None:
+    """Make a context that a middleware put in place of another one of the same call: its id, its notes."""
+    entry = invocation.entry
+    if context.metadata is not entry.metadata:
+        entry.metadata.update(context.metadata)
+        context.metadata = entry.metadata
+    context.id = entry.id
+    invocation.context = context
+
+
 def _check(invocation: Invocation, context: MiddlewareContext[Any], caller: AnyMiddleware | None) -> None:
     """Refuse a `call_next` that comes too late, or with something that cannot go on."""
     method = invocation.method
@@ -158,7 +169,7 @@ def _check(invocation: Invocation, context: MiddlewareContext[Any], caller: AnyM
         raise _broken(caller, invocation, f"passed {_kind(context)} to call_next; {way_out}")
     if context.method != method:
         way_out = "a chain cannot change the method; send another message through context.session"
-        raise _broken(caller, invocation, f"passed call_next a context for {context.method}; {way_out}")
+        raise _broken(caller, invocation, f"passed call_next a context for {printable(context.method)}; {way_out}")
 
 
 def _admit(layer: AnyMiddleware, invocation: Invocation, result: Any) -> Any:
@@ -177,7 +188,7 @@ def _admit(layer: AnyMiddleware, invocation: Invocation, result: Any) -> Any:
 
 def _broken(layer: AnyMiddleware | None, invocation: Invocation, complaint: str) -> MiddlewareError:
     return MiddlewareError(
-        f"middleware {describe(layer)} {complaint} (in {invocation.method})",
+        f"middleware {describe(layer)} {complaint} (in {printable(invocation.method)})",
         middleware=layer,
         method=invocation.method,
     )

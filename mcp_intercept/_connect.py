@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from mcp_intercept._chain import AnyMiddleware
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line, transports
-from mcp_intercept._session import CallbackClientSession, intercept
+from mcp_intercept._session import CallbackClientSession, attach_link, intercept
 from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ async def connect(
             )
             session = intercept(inner, *middlewares, connection_id=connection_id)
             if _is_url(server):
-                session.attach_link(link)
+                attach_link(session, link)
             async with session:
                 await line.handshake(session, mode)
                 try:

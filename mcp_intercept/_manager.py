@@ -9,7 +9,7 @@ from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
 from types import CoroutineType, MethodType
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol, TypeAlias
 from weakref import WeakSet
 
 import anyio
@@ -38,17 +38,12 @@ class _Attached(Protocol):
     """What a manager needs of the sessions that use it, which stand above."""
 
     @property
-    def connector_id(self) -> str: ...
+    def session(self) -> ClientSession | None: ...
 
     @property
     def entered(self) -> bool: ...
 
-    @property
-    def closed(self) -> bool: ...
-
     def require_this_loop(self) -> None: ...
-
-    async def send_notification(self, notification: Any) -> None: ...
 
 
 class _Chains(dict[str, "Step | None"]):
@@ -256,12 +251,11 @@ class MiddlewareManager:
 
         Each is a `CallbackClientSession`.
         """
-        return {cast("ClientSession", session) for session in self._live_sessions()}
+        return {session for attached in self._attached() if (session := attached.session) is not None}
 
-    def _live_sessions(self) -> list[_Attached]:
+    def _attached(self) -> list[_Attached]:
         with self._lock:
-            sessions = list(self._sessions)
-        return [session for session in sessions if not session.closed]
+            return list(self._sessions)
 
     async def broadcast(self, notification: Any) -> None:
         """Send a notification to every live session that was entered, through its chain, all at once.
@@ -272,21 +266,22 @@ class MiddlewareManager:
         Raises:
             BroadcastError: It did not reach some of the sessions; it was still sent to all the others.
         """
-        failures: dict[_Attached, Exception] = {}
+        failures: dict[ClientSession, Exception] = {}
 
-        async def send(session: _Attached) -> None:
+        async def send(attached: _Attached, session: ClientSession) -> None:
             try:
-                session.require_this_loop()
+                attached.require_this_loop()
                 await session.send_notification(notification)
             except Exception as error:
                 failures[session] = error
 
         async with anyio.create_task_group() as tasks:
-            for session in self._live_sessions():
-                if session.entered:
-                    tasks.start_soon(send, session)
+            for attached in self._attached():
+                session = attached.session
+                if session is not None and attached.entered:
+                    tasks.start_soon(send, attached, session)
         if failures:
-            reasons = "; ".join(f"{session.connector_id}: {error!r}" for session, error in failures.items())
+            reasons = "; ".join(f"{session!r}: {error!r}" for session, error in failures.items())
             complaint = f"the broadcast did not reach {len(failures)} session(s): {reasons}"
             raise BroadcastError(complaint, failures=failures)
 
@@ -332,10 +327,10 @@ class MiddlewareManager:
             invocation.end()
         return result
 
-    def register(self, session: _Attached) -> None:
+    def register(self, attached: _Attached) -> None:
         """Count a session among the live ones, as long as somebody holds it."""
         with self._lock:
-            self._sessions.add(session)
+            self._sessions.add(attached)
 
     def _report(
         self,
@@ -346,10 +341,10 @@ class MiddlewareManager:
     ) -> MCPResponseContext:
         duration = perf_counter() - started
         invocation.end()
-        context = invocation.context
-        response = MCPResponseContext(context.id, result, error, duration, context.metadata)
+        entry = invocation.entry
+        response = MCPResponseContext(entry.id, result, error, duration, entry.metadata)
         for watcher in self.watchers:
-            watcher.notify(context, response)
+            watcher.notify(invocation.context, response)
         return response
 
 

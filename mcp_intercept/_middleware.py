@@ -1,6 +1,7 @@
 """`Middleware`, the base class with a typed hook for every MCP method, and how a middleware becomes layers."""
 
-# pyright: reportPrivateUsage=false - the functions below are the other half of the class
+# The functions below are the other half of the class.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -29,9 +30,11 @@ def hook(method: str) -> Callable[[HookT], HookT]:
         method: The wire name, e.g. `"acme/frobnicate"`.
 
     Raises:
-        MiddlewareError: The method has a hook of its own, which is to be overridden instead. Raised when the
-            class is created.
+        MiddlewareError: The method has a hook of its own, which is to be overridden instead, or the class marks two
+            hooks for it. Raised when the class is created.
     """
+    if not isinstance(method, str):  # pyright: ignore[reportUnnecessaryIsInstance] - written without parentheses
+        raise MiddlewareError('hook takes the wire name of a method: @hook("vendor/method")', middleware=method)
 
     def mark(function: HookT) -> HookT:
         function.__mcp_method__ = method  # type: ignore[attr-defined]  # how functions are marked in Python
@@ -55,21 +58,27 @@ class Middleware:
         cls._hooks = dict(Middleware._hooks)
         # Every base counts: others than the first, and mixins that are no middleware themselves.
         for base in reversed(cls.__mro__):
-            for name, value in vars(base).items():
-                method = getattr(value, "__mcp_method__", None)
+            marked = {name: getattr(value, "__mcp_method__", None) for name, value in vars(base).items()}
+            for name, method in marked.items():
                 if method is not None:
-                    cls._add_hook(method, name)
+                    cls._add_hook(method, name, [other for other in marked if marked[other] == method])
         known = {*dir(Middleware), *cls._hooks.values()}
         for name, value in vars(cls).items():
             if name.startswith("on_") and name not in known and iscoroutinefunction(value):
                 _warn_of_misspelling(cls, name)
 
     @classmethod
-    def _add_hook(cls, method: str, name: str) -> None:
+    def _add_hook(cls, method: str, name: str, rivals: list[str]) -> None:
         if method in METHODS:
             raise MiddlewareError(
                 f"{cls.__qualname__}.{name} is marked as the hook of {method}, which has one: "
                 f"override {METHODS[method].hook} instead",
+                middleware=cls,
+                method=method,
+            )
+        if len(rivals) > 1:
+            raise MiddlewareError(
+                f"{cls.__qualname__}.{rivals[1]} is marked as the hook of {method}, as {rivals[0]} is: keep one",
                 middleware=cls,
                 method=method,
             )
@@ -395,7 +404,9 @@ def check_middleware(middleware: AnyMiddleware) -> None:
             f"give a Middleware, or an async callable (context, call_next)",
             middleware=middleware,
         )
-    hooks = _hooks_of(middleware, middleware._hooks.values()) if isinstance(middleware, Middleware) else []
+    hooks: list[AnyMiddleware] = []
+    if isinstance(middleware, Middleware):
+        hooks = _hooks_of(middleware, ["on_message", "on_request", "on_notification", *middleware._hooks.values()])
     for layer in [middleware, *hooks]:
         misfit = why_not_two(layer)
         if misfit:

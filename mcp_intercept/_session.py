@@ -3,6 +3,9 @@
 Above: `connect()` and the user. Below: the chain, and the SDK's own session, which does all the work.
 """
 
+# The functions here, and other wrappers, may know what a wrapper keeps to itself.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import logging
@@ -14,6 +17,7 @@ from secrets import token_hex
 from time import time
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import ref
 
 from anyio.lowlevel import RunVar
 from pydantic import BaseModel, TypeAdapter
@@ -57,9 +61,27 @@ _UNKNOWN = object()
 class _Interception:
     """What a wrapper knows beyond the state it shares with the session it wraps."""
 
-    __slots__ = ("connection_id", "group", "inner", "link", "loop", "manager", "patches", "plain")
+    __slots__ = (
+        "__weakref__",
+        "connection_id",
+        "group",
+        "inner",
+        "link",
+        "loop",
+        "manager",
+        "patches",
+        "plain",
+        "wrapper",
+    )
 
-    def __init__(self, inner: ClientSession, connection_id: str, manager: MiddlewareManager) -> None:
+    def __init__(
+        self,
+        wrapper: CallbackClientSession,
+        inner: ClientSession,
+        connection_id: str,
+        manager: MiddlewareManager,
+    ) -> None:
+        self.wrapper = ref(wrapper)
         self.inner = inner
         self.connection_id = connection_id
         self.manager = manager
@@ -71,6 +93,26 @@ class _Interception:
         # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
         self.group: object = _UNKNOWN
         self.loop = _this_loop()
+
+    @property
+    def session(self) -> CallbackClientSession | None:
+        """The wrapper, as long as somebody holds it and the session was not left."""
+        group = self.inner.__dict__.get("_task_group")
+        return None if group is not None and group.cancel_scope.cancel_called else self.wrapper()
+
+    @property
+    def entered(self) -> bool:
+        """Whether the session was ever entered, through the wrapper or the session inside."""
+        return self.inner.__dict__.get("_task_group") is not None
+
+    def require_this_loop(self) -> None:
+        """Refuse to be used from another event loop than the one the session lives in.
+
+        Raises:
+            SessionStateError: It lives in another one.
+        """
+        if self.loop is not None and self.loop is not _this_loop():
+            raise SessionStateError(f"{self.connection_id!r} lives in another event loop; send to it from there")
 
     def enter(self, group: object) -> None:
         """The session runs, from now on and in this event loop."""
@@ -122,9 +164,12 @@ class _Interception:
             options["metadata"] = metadata
         if progress_callback is not None:
             options["progress_callback"] = progress_callback
+        answer: Awaitable[Any]
         if self.plain:
-            return self.inner.send_request(request, result_type, **options)
-        return line.transmit(self.inner, request, result_type, options)
+            answer = self.inner.send_request(request, result_type, **options)
+        else:
+            answer = line.transmit(self.inner, request, result_type, options)
+        return answer
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
@@ -327,8 +372,11 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
     def __init__(self, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager) -> None:
         # Instead of ClientSession.__init__: with its state shared, the SDK's code runs on the wrapper as it is.
         self.__dict__ = client_session.__dict__
-        self._interception = _Interception(client_session, connector_id, middleware_manager)
-        middleware_manager.register(self)
+        self._interception = _Interception(self, client_session, connector_id, middleware_manager)
+        middleware_manager.register(self._interception)
+
+    # A subclass of ClientSession that compares by value is not hashable, but its wrappers are told apart.
+    __hash__ = object.__hash__
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.connector_id!r}>"
@@ -347,17 +395,6 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
     def middleware_manager(self) -> MiddlewareManager:
         """The middlewares of this session."""
         return self._interception.manager
-
-    @property
-    def entered(self) -> bool:
-        """Whether the session was entered, through this wrapper or the one inside, and not closed since."""
-        return self.__dict__.get("_task_group") is not None and not self.closed
-
-    @property
-    def closed(self) -> bool:
-        """Whether the session was left."""
-        group = self.__dict__.get("_task_group")
-        return group is not None and group.cancel_scope.cancel_called
 
     async def __aenter__(self) -> Self:
         """Start the session.
@@ -450,20 +487,6 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         call.arguments = args, kwargs
         await manager.run(manager.notifications[method], call, context)
 
-    def attach_link(self, link: line.HttpLink) -> None:
-        """Make headers and session id of an HTTP connection known; `connect()` does."""
-        self._interception.link = link
-
-    def require_this_loop(self) -> None:
-        """Refuse to be used from another event loop than the one it lives in.
-
-        Raises:
-            SessionStateError: It lives in another one.
-        """
-        loop = self._interception.loop
-        if loop is not None and loop is not _this_loop():
-            raise SessionStateError(f"{self!r} lives in another event loop; send to it from there")
-
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:
     # Of a mock with the spec of a session, isinstance() says that it is one.
@@ -485,11 +508,11 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
         )
 
 
-def _innermost_type(session_type: type[ClientSession]) -> type[ClientSession]:
+def _innermost_type(session_type: type[ClientSession]) -> type[Any]:
     # Of a wrapper inside a wrapper, what counts is the class that both wrap.
     if not issubclass(session_type, CallbackClientSession):
         return session_type
-    bases = cast("tuple[type[ClientSession], ...]", session_type.__mro__)
+    bases: tuple[type[Any], ...] = session_type.__mro__
     return next(
         base for base in bases if issubclass(base, ClientSession) and not issubclass(base, CallbackClientSession)
     )
@@ -525,6 +548,11 @@ def intercept(
         UnsupportedTargetError: `session` is none.
     """
     return CallbackClientSession(session, connection_id or f"mcp-{next(_connection_numbers)}", manager_of(middlewares))
+
+
+def attach_link(session: CallbackClientSession, link: line.HttpLink) -> None:
+    """Make a session know the HTTP side of its connection: for headers of single calls, and the session id."""
+    session._interception.link = link
 
 
 def manager_of(middlewares: tuple[AnyMiddleware | MiddlewareManager, ...]) -> MiddlewareManager:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import signature
+from itertools import count
 from typing import Any
 
 import anyio
@@ -18,6 +19,7 @@ from mcp_intercept import Middleware, MiddlewareContext, NextFunctionT, intercep
 from tests.test_fidelity import (
     CALLS,
     WRAPPINGS,
+    SUBSCRIPTION_ID,
     EndNotification,
     T,
     Through,
@@ -28,6 +30,7 @@ from tests.test_fidelity import (
     request,
     seconds,
     speaking,
+    subscriptions,
     through,
     told,
 )
@@ -79,6 +82,10 @@ class Steps:
         self._awaitable = awaitable
         self._at = at
         self._strike = strike
+
+    async def taken_by(self, session: Any) -> Any:
+        """Take them, as a call that a session is asked for."""
+        return await self
 
     def __await__(self) -> Generator[Any, Any, Any]:
         steps: Any = self._awaitable.__await__()
@@ -138,11 +145,12 @@ async def give_up(name: str | None, say: Callable[[Any], Awaitable[Any]], at: fl
             await session.list_tools()
         before = anyio.get_running_tasks()
         ending = "cancelled"
-        with anyio.CancelScope() as scope:
+        scope = anyio.CancelScope()
+        steps = Steps(say(session), at, scope.cancel)
+        with scope:
             if at == 0:
                 scope.cancel()
-            steps = Steps(say(session), at, scope.cancel)
-            ending = await outcome(lambda _: steps, session)
+            ending = await outcome(steps.taken_by, session)
         left = pending(session)
         # It works on, and the server has heard all there was to hear.
         with anyio.fail_after(5):
@@ -329,9 +337,12 @@ async def test_the_server_is_told_where_the_caller_has_a_timeout_of_his_own() ->
 async def test_of_calls_at_once_the_server_is_told_of_the_right_ones(make: Any) -> None:
     """Whatever a subclass does before it sends: the id is that of the very request."""
 
+    turns = count()
+
     class SlowToSend(ClientSession):
         async def send_request(self, request: Any, *args: Any, **options: Any) -> Any:
-            for _ in range(hash(str(request)) % 5):
+            # So that they overtake each other.
+            for _ in range(next(turns) * 7 % 5):
                 await checkpoint()
             return await super().send_request(request, *args, **options)
 
@@ -406,22 +417,19 @@ if not LINE_1:
 
     @pytest.mark.parametrize("name", LAYERS)
     async def test_a_listen_stream_that_is_left_is_called_off_once(name: str) -> None:
-        from mcp.client.subscriptions import listen
-        from mcp.shared.subscriptions import SUBSCRIPTION_ID_META_KEY
-
         async def left(wrapping: str | None) -> Any:
             async with layered(wrapping) as (session, server):
                 await converse(server, modern=True)
                 await session.discover()
 
                 async def acknowledge(frame: Frame) -> None:
-                    stamp = {"_meta": {SUBSCRIPTION_ID_META_KEY: frame["id"]}}
+                    stamp = {"_meta": {SUBSCRIPTION_ID: frame["id"]}}
                     honored = {"notifications": frame["params"]["notifications"]}
                     await server.notify("notifications/subscriptions/acknowledged", {**honored, **stamp})
 
                 server.answers["subscriptions/listen"] = acknowledge
                 before = anyio.get_running_tasks()
-                async with listen(session, tools_list_changed=True) as subscription:
+                async with subscriptions.listen(session, tools_list_changed=True) as subscription:
                     pass
                 await server.wait_for("notifications/cancelled")
                 await all_heard(session, server)
@@ -542,7 +550,7 @@ async def test_a_call_given_up_after_the_connection_closed_ends_as_on_a_bare_ses
                     steps = Steps(session.call_tool("tool"), at, scope.cancel)
                     if at == 0:
                         scope.cancel()
-                    endings.append(await outcome(lambda _, steps=steps: steps, session))
+                    endings.append(await outcome(steps.taken_by, session))
             return closed, endings, pending(session)
 
     assert await gone(name) == await gone(None)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import sys
 import traceback
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
@@ -578,6 +579,24 @@ async def test_a_broken_partial_is_named_by_the_function_inside() -> None:
         await run(partial(forgets_to_return))
 
 
+async def test_a_method_name_from_outside_cannot_break_the_line_of_an_error() -> None:
+    context = MiddlewareContext("id-1", "acme/x\n\x1b[31mforged", None, "connection-1", 1.5)
+
+    for culprit in (does_nothing, passes_none, passes_another_method):
+        response = await MiddlewareManager([culprit]).process_request(context, answer)
+        assert str(response.error).isprintable()
+
+
+async def test_another_method_from_outside_cannot_break_the_line_of_an_error() -> None:
+    async def forges(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        return await call_next(dataclasses.replace(context, method="acme/x\n\x1b[31mforged"))
+
+    with pytest.raises(MiddlewareError) as caught:
+        await run(forges)
+
+    assert str(caught.value).isprintable()
+
+
 async def test_a_broken_dict_has_its_details_in_the_cause() -> None:
     with pytest.raises(MiddlewareError) as caught:
         await run(returns_a_broken_dict)
@@ -655,8 +674,13 @@ async def test_each_time_the_end_is_reached_is_an_attempt_that_the_layers_furthe
     assert server.methods == ["prompts/list", "prompts/list"]
 
 
-async def test_a_retry_with_a_copy_is_an_attempt_of_the_same_call() -> None:
+async def test_a_retry_with_a_copy_is_an_attempt_of_the_same_call_that_the_layers_around_it_see() -> None:
     seen: list[tuple[str, int]] = []
+
+    async def looks(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        result = await call_next(context)
+        seen.append((context.id, context.attempt))
+        return result
 
     async def retries(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         await call_next(dataclasses.replace(context))
@@ -666,9 +690,9 @@ async def test_a_retry_with_a_copy_is_an_attempt_of_the_same_call() -> None:
         seen.append((context.id, context.attempt))
         return await call_next(context)
 
-    await run(retries, watches)
+    await run(looks, retries, watches)
 
-    assert seen == [("id-1", 1), ("id-1", 2)]
+    assert seen == [("id-1", 1), ("id-1", 2), ("id-1", 2)]
 
 
 async def test_what_never_reached_the_end_is_no_attempt() -> None:
@@ -937,6 +961,15 @@ async def test_a_cancellation_passes_each_layer_and_leaves_the_session_usable() 
 # Depth
 
 
+@pytest.fixture
+def untraced() -> Generator[None, None, None]:
+    """Without coverage or a debugger, which up to Python 3.11 take a part of the stack for each frame they trace."""
+    trace = sys.gettrace()
+    sys.settrace(None)
+    yield
+    sys.settrace(trace)
+
+
 class Plain(Middleware):
     """Overrides every hook that the messages below meet."""
 
@@ -956,10 +989,12 @@ class Plain(Middleware):
         return await call_next(context)
 
 
+@pytest.mark.usefixtures("untraced")
 async def test_a_hundred_middlewares_that_override_all_three_hooks_do_not_exhaust_the_stack() -> None:
     assert await run(*[Plain() for _ in range(100)]) is RESULT
 
 
+@pytest.mark.usefixtures("untraced")
 async def test_a_hundred_middlewares_that_override_all_three_hooks_fit_around_a_session() -> None:
     async with session_with(*[Plain() for _ in range(100)]) as (session, server):
         assert (await session.call_tool("tool", {})).content

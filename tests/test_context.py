@@ -145,6 +145,11 @@ def test_a_method_name_from_outside_cannot_break_the_line_that_shows_it() -> Non
     assert repr(context).isprintable()
 
 
+def test_a_long_method_name_from_outside_is_cut_off() -> None:
+    for method in ("x" * 10_000, "\n" * 10_000):
+        assert len(repr(MiddlewareContext("id-1", method, None, "connection-1", 1.5))) < 1_000
+
+
 def test_options_show_header_names_and_no_values() -> None:
     options = CallOptions(2.5, None, {"Authorization": SECRET, "X-Trace": SECRET})
 
@@ -230,6 +235,49 @@ def tool_result(**fields: Any) -> types.CallToolResult:
 )
 def test_the_outcome_follows_from_result_and_error(result: Any, error: BaseException, outcome: Outcome) -> None:
     assert MCPResponseContext.create("id-1", result, error).outcome == outcome
+
+
+class CodedError(Exception):
+    """In the shape of the SDK's error."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__()
+        self.error = types.ErrorData(code=code, message="no")
+
+
+def raised(code: int, *, in_the_frame_of_the_clock: bool) -> CodedError:
+    """An error with a timeout for its context, raised where that was caught, or in a frame further in."""
+
+    def further_in() -> None:
+        raise CodedError(code)
+
+    try:
+        try:
+            raise TimeoutError
+        except TimeoutError:
+            if in_the_frame_of_the_clock:
+                raise CodedError(code) from None
+            further_in()
+    except CodedError as error:
+        return error
+    raise AssertionError
+
+
+@pytest.mark.parametrize("code", [408, -32001])
+def test_an_error_with_the_code_of_a_timeout_is_one_only_where_the_clock_was_caught(code: int) -> None:
+    never_raised = CodedError(code)
+    never_raised.__context__ = TimeoutError()
+    errors = [
+        raised(code, in_the_frame_of_the_clock=True),
+        raised(code, in_the_frame_of_the_clock=False),
+        raised(-32000, in_the_frame_of_the_clock=True),
+        CodedError(code),
+        never_raised,
+    ]
+
+    outcomes = [MCPResponseContext.create("id-1", error=error).outcome for error in errors]
+
+    assert outcomes == ["timeout", "error", "error", "error", "error"]
 
 
 async def outcomes_of(prepare: Callable[[WireServer], None], *middlewares: Any) -> list[tuple[Outcome, str]]:

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 
 CHANGED: Any = types.RootsListChangedNotification()
 
-GENERAL_HOOKS = {"on_message", "on_request", "on_notification"}
+GENERAL_HOOKS = ["on_message", "on_request", "on_notification"]
 
 NOT_ON_LINE_1 = {
     "DiscoverResult",
@@ -83,7 +83,7 @@ def subclass(log: list[str], *names: str) -> type[Middleware]:
 def test_each_hook_has_a_row_and_each_row_a_hook() -> None:
     hooks = {name for name in vars(Middleware) if name.startswith("on_")}
 
-    assert hooks - GENERAL_HOOKS == {row.hook for row in METHODS.values()}
+    assert hooks == {*GENERAL_HOOKS, *[row.hook for row in METHODS.values()]}
 
 
 def test_no_two_rows_share_a_hook() -> None:
@@ -211,6 +211,17 @@ async def test_an_inherited_hook_is_called_and_an_override_can_ask_for_it() -> N
     await send(message("tools/call"), Derived())
 
     assert log == ["on_request", "derived", "base"]
+
+
+@pytest.mark.parametrize("name", [*GENERAL_HOOKS, *[row.hook for row in METHODS.values()]])
+async def test_a_hook_passes_on_unless_it_is_overridden(name: str) -> None:
+    context, result = message("acme/x"), object()
+
+    async def rest(reached: MiddlewareContext, /) -> object:
+        assert reached is context
+        return result
+
+    assert await getattr(Middleware(), name)(context, rest) is result
 
 
 async def depth_around(*middlewares: AnyMiddleware) -> int:
@@ -389,6 +400,40 @@ def test_a_method_that_has_a_hook_cannot_be_given_another() -> None:
     )
     assert caught.value.method == "tools/call"
     assert getattr(caught.value.middleware, "__name__", None) == "Second"
+
+
+def test_two_hooks_of_one_class_for_the_same_method_are_refused() -> None:
+    with pytest.raises(MiddlewareError, match=r"Twice\.on_second .*acme/x.*on_first") as caught:
+
+        class Twice(Middleware):  # pyright: ignore[reportUnusedClass] - making it is what fails
+            @hook("acme/x")
+            async def on_first(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+                raise NotImplementedError
+
+            @hook("acme/x")
+            async def on_second(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+                raise NotImplementedError
+
+    assert caught.value.method == "acme/x"
+
+
+async def test_a_subclass_may_give_a_vendors_method_another_hook() -> None:
+    class Derived(Acme):
+        @hook("acme/x")
+        async def on_x_instead(self, context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+            return await log_and_pass("Derived.on_x_instead", self.log, context, call_next)
+
+    middleware = Derived()
+    await send(message("acme/x"), middleware)
+
+    assert middleware.log == ["on_message", "Derived.on_x_instead"]
+
+
+def test_hook_without_a_method_is_refused() -> None:
+    mark: Any = hook
+
+    with pytest.raises(MiddlewareError, match=r'hook\("'):
+        type("Forgetful", (Middleware,), {"on_x": mark(logging_hook("on_x", []))})
 
 
 # Misspelt hooks

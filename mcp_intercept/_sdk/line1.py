@@ -1,6 +1,7 @@
 """What only SDK line 1 (`mcp` >=1.24,<2) does. To be deleted with it."""
 
-# pyright: reportPrivateUsage=false - what line 1 forgets can only be made good from its own tables
+# What line 1 forgets can only be made good from its own tables.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
