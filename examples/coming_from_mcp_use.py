@@ -75,7 +75,7 @@ class AddTraceMiddleware(Middleware):
     async def on_call_tool(
         self, context: MiddlewareContext[CallToolRequestParams], call_next: NextFunctionT
     ) -> CallToolResult:
-        context.params.arguments = {**(context.params.arguments or {}), "text": "traced"}
+        context.params.arguments = {**(context.params.arguments or {}), "city": "Bergen"}
         context.options.headers["X-Trace-Id"] = "trace-123"
         return await call_next(context)
 
@@ -91,13 +91,13 @@ async def main() -> None:
     manager.add_observer(lambda context, response: counts.update([(context.method, response.outcome)]))
 
     async with connect(SERVER, manager) as session:
-        await session.call_tool("echo", {"text": "hello"})
+        await session.call_tool("forecast", {"city": "Oslo"})
         # Adding middleware during execution, and taking it out again
         undo = manager.add_middleware(TimingMiddleware())
         await session.list_tools()
         undo()
         manager.add_middleware(AddTraceMiddleware())
-        result = await session.call_tool("echo", {"text": "hello"})
+        result = await session.call_tool("forecast", {"city": "Oslo"})
         print(getattr(result.content[0], "text", None))
     print(counts["tools/call", "ok"], "calls")
 

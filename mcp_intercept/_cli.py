@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         try:
             arguments = _parser().parse_args(argv)
-            return arguments.run(arguments)
+            code: int = arguments.run(arguments)
+            return code
         finally:
             # A reader who has left (`| head`) is noticed here rather than when the interpreter ends.
             sys.stdout.flush()
@@ -62,6 +63,7 @@ def _parser() -> ArgumentParser:
     parser.set_defaults(run=lambda _: parser.error("which command? try: mcp-intercept demo"))
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _describe_demo(commands)
+    _describe_demo_server(commands)
     return parser
 
 
@@ -88,6 +90,18 @@ def _describe_demo(commands: _SubParsersAction[ArgumentParser]) -> None:
     demo = commands.add_parser("demo", help=summary, description=details)
     demo.add_argument("--loop", choices=["asyncio", "trio"], default="asyncio", help="the event loop to run on")
     demo.set_defaults(run=_run_demo)
+
+
+def _describe_demo_server(commands: _SubParsersAction[ArgumentParser]) -> None:
+    summary = "the server of the demo by itself, on standard input and output: something to connect to"
+    commands.add_parser("demo-server", help=summary, description=summary).set_defaults(run=_run_demo_server)
+
+
+def _run_demo_server(arguments: Namespace) -> int:
+    from mcp_intercept._demo.server import make_server
+
+    make_server().run()
+    return _OK
 
 
 def _run_demo(arguments: Namespace) -> int:

@@ -18,8 +18,8 @@ from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_intercept import Middleware, MiddlewareContext, NextFunctionT, intercept, middleware
 from tests.test_fidelity import (
     CALLS,
-    WRAPPINGS,
     SUBSCRIPTION_ID,
+    WRAPPINGS,
     EndNotification,
     T,
     Through,

@@ -1,6 +1,7 @@
 """Wrapping changes nothing but what a middleware changes: frames, results and errors are those of a bare session."""
 
-# pyright: reportIncompatibleMethodOverride=false - what users override, and how, is part of what is tested
+# How users override methods is part of what is tested.
+# pyright: reportIncompatibleMethodOverride=false
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from importlib import import_module
 from inspect import isasyncgenfunction, iscoroutinefunction
 from traceback import extract_tb
 from types import UnionType
-from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin
 from unittest.mock import AsyncMock, MagicMock
 
 import anyio
@@ -46,12 +47,12 @@ from mcp_intercept.errors import SessionStateError, UnsupportedTargetError
 from mcp_intercept.methods import METHODS
 from tests.wire import LINE_1, RESULTS, Frame, WireServer, never, wire
 
-try:
+if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
-    from mcp.server.mcpserver import MCPServer as Server
-except ImportError:
-    from mcp.server.fastmcp import Context
-    from mcp.server.fastmcp import FastMCP as Server
+else:
+    from tests.server import Context
+
+Server: Any = import_module("tests.server").Server
 
 pytestmark = pytest.mark.anyio
 
@@ -458,9 +459,7 @@ def test_everything_that_a_session_can_say_is_compared() -> None:
     """A new method of the SDK's fails here until it is listed above."""
     classes: list[type] = [base for base in ClientSession.__mro__ if base.__module__.startswith("mcp.")]
     if LINE_1:
-        from mcp.client.experimental.tasks import ExperimentalClientFeatures
-
-        classes.append(ExperimentalClientFeatures)
+        classes.append(import_module("mcp.client.experimental.tasks").ExperimentalClientFeatures)
     public = {
         name
         for owner in classes
@@ -921,6 +920,7 @@ if not LINE_1:
             async def on_notify(context: Any, method: str, params: Any) -> None:
                 asked.append((method, params))
 
+            said: list[Any] = []
             client, served = create_direct_dispatcher_pair()
             inner = ClientSession(dispatcher=client)
             to_enter, session = WRAPPINGS[wrapping](inner) if wrapping else (inner, inner)
@@ -928,7 +928,8 @@ if not LINE_1:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(served.run, on_request, on_notify)
                     async with to_enter:
-                        said = [await outcome(CALLS[name], session) for name in ("initialize", "call_tool: meta")]
+                        for name in ("initialize", "call_tool: meta"):
+                            said.append(await outcome(CALLS[name], session))
                     tasks.cancel_scope.cancel()
             return said, asked
 
@@ -1542,8 +1543,7 @@ def asking_server() -> Any:
     """A real server whose tool asks the client for all there is."""
     server: Any = Server("asking", log_level="ERROR")
 
-    @server.tool()
-    async def ask(ctx: Context[Any]) -> str:
+    async def ask(ctx: Context) -> str:
         """Ask."""
         elicited: Any = await ctx.elicit("Who?", Form)
         message = T.SamplingMessage(role="user", content=T.TextContent(type="text", text="Hi"))
@@ -1553,6 +1553,7 @@ def asking_server() -> Any:
         await ctx.report_progress(1, 2, "asked")
         return f"{elicited.data.name} {sampled.content.text} {listed.roots[0].uri}"
 
+    server.tool()(ask)
     return getattr(server, "_mcp_server", None) or server._lowlevel_server
 
 
