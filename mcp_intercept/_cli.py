@@ -60,7 +60,11 @@ def _parser() -> ArgumentParser:
         description="Middleware for MCP clients: see, shape, trace and record what an agent says to its MCP servers.",
     )
     parser.add_argument("--version", action="version", version=f"mcp-intercept {_version()} (mcp {version('mcp')})")
-    parser.set_defaults(run=lambda _: parser.error("which command? try: mcp-intercept demo"))
+
+    def run(arguments: Namespace) -> int:
+        parser.error("which command? try: mcp-intercept demo")
+
+    parser.set_defaults(run=run)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _describe_demo(commands)
     _describe_demo_server(commands)

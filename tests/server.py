@@ -14,16 +14,20 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
 
-try:
+if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
     from mcp.server.mcpserver import MCPServer as Server
-except ImportError:
-    from mcp.server.fastmcp import Context
-    from mcp.server.fastmcp import FastMCP as Server
+else:
+    try:
+        from mcp.server.mcpserver import Context
+        from mcp.server.mcpserver import MCPServer as Server
+    except ImportError:
+        from mcp.server.fastmcp import Context
+        from mcp.server.fastmcp import FastMCP as Server
 
 ROOT = Path(__file__).parent.parent
 STDIO = [sys.executable, str(Path(__file__).resolve())]
@@ -31,7 +35,7 @@ STDIO = [sys.executable, str(Path(__file__).resolve())]
 
 def make_server() -> Any:
     """A `FastMCP` (line 1) or `MCPServer` (line 2) with one of everything."""
-    server: Any = Server("tests", log_level="ERROR")
+    server = Server("tests", log_level="ERROR")
 
     @server.tool()
     def add(a: int, b: int) -> int:
@@ -55,7 +59,7 @@ def make_server() -> Any:
         return "at last"
 
     @server.tool()
-    async def steps(count: int, ctx: Context) -> str:  # type: ignore[type-arg]
+    async def steps(count: int, ctx: Context) -> str:
         """Report progress, step by step."""
         for step in range(count):
             await ctx.report_progress(step + 1, count)

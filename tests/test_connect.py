@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -17,10 +17,10 @@ from mcp_intercept.errors import InterceptError, MiddlewareError, UnsupportedTar
 from tests.server import STDIO, http_server, make_server
 from tests.wire import LINE_1, wire
 
-if LINE_1:
-    import httpx
-else:
+if TYPE_CHECKING or not LINE_1:
     import httpx2 as httpx
+else:
+    import httpx
 
 pytestmark = pytest.mark.anyio
 

@@ -11,7 +11,7 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SHOWN = {
-    "coming_from_mcp_use.py": ["Calling tool forecast", "alice -> tools/call", "tools/list took", "Bergen: ", "2 calls"],
+    "coming_from_mcp_use.py": ["Calling tool forecast", "alice -> tools/call", "tools/list took", "Bergen:", "2 calls"],
     "vendor_methods.py": ["London rain", "Rome unknown:"],
 }
 

@@ -928,8 +928,8 @@ if not LINE_1:
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(served.run, on_request, on_notify)
                     async with to_enter:
-                        for name in ("initialize", "call_tool: meta"):
-                            said.append(await outcome(CALLS[name], session))
+                        said.append(await outcome(CALLS["initialize"], session))
+                        said.append(await outcome(CALLS["call_tool: meta"], session))
                     tasks.cancel_scope.cancel()
             return said, asked
 
@@ -1077,7 +1077,7 @@ def rebuilt(context: MiddlewareContext[Any], way: Way) -> MiddlewareContext[Any]
 
 @pytest.mark.parametrize("way", [assigned, copied])
 @pytest.mark.parametrize("method", SENT)
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_a_message_rebuilt_from_its_context_is_the_same_frame(method: str, way: Way, data: st.DataObject) -> None:
     model = params_class(method)
@@ -1467,7 +1467,7 @@ async def test_a_session_outlives_a_wrapper_that_was_thrown_away() -> None:
             async with inner:
                 for _ in range(3):
                     await intercept(inner, through).send_ping()
-                    gc.collect()
+                gc.collect()
                 assert type(await inner.send_ping()) is T.EmptyResult
         assert server.methods == ["ping"] * 4
 
@@ -1750,7 +1750,8 @@ async def test_failures_are_those_of_a_bare_session(failure: str) -> None:
     bare = await fail(None)
     assert issubclass(bare[0][0], Exception)
     assert await unlike(bare, fail) == {}
-    gc.collect()
+    if LINE_1 and "request" in failure:
+        gc.collect()
 
 
 @pytest.mark.parametrize(

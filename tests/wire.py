@@ -142,7 +142,8 @@ def _root(message: Any) -> Any:
 
 def _message(frame: Frame) -> Any:
     if LINE_1:
-        return types.JSONRPCMessage.model_validate(frame)
+        wrapper: Any = types.JSONRPCMessage
+        return wrapper.model_validate(frame)
     from mcp.types import jsonrpc_message_adapter
 
     return jsonrpc_message_adapter.validate_python(frame)

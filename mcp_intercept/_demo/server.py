@@ -6,25 +6,29 @@ It runs as a program of its own (`python server.py`, over stdio), so it imports 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING
 
 import anyio
 
 # The two lines differ in what these are called, and in nothing else that is used here.
-try:
+if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer as Server
     from mcp.server.mcpserver.exceptions import ToolError
-except ImportError:
-    from mcp.server.fastmcp import FastMCP as Server
-    from mcp.server.fastmcp.exceptions import ToolError
+else:
+    try:
+        from mcp.server.mcpserver import MCPServer as Server
+        from mcp.server.mcpserver.exceptions import ToolError
+    except ImportError:
+        from mcp.server.fastmcp import FastMCP as Server
+        from mcp.server.fastmcp.exceptions import ToolError
 
 
-def make_server() -> Any:
+def make_server() -> Server:
     """A `FastMCP` (line 1) or `MCPServer` (line 2) that logs nothing."""
     with warnings.catch_warnings():
         # Newer pydantic-settings warn of how line 1 declares its settings.
         warnings.simplefilter("ignore")
-        server: Any = Server("travel-desk", log_level="CRITICAL")
+        server = Server("travel-desk", log_level="CRITICAL")
 
     @server.tool()
     async def forecast(city: str) -> str:

@@ -48,7 +48,7 @@ class _Glyphs:
     times: str
 
 
-_LINES = _Glyphs("← ", "━", "╸", "╺", "┊", "╰ ", "×")
+_LINES = _Glyphs("← ", "━", "╸", "╺", "┊", "╰ ", "×")  # noqa: RUF001 - meant as it is
 _ASCII = _Glyphs("< ", "=", "=", "=", ":", "\\ ", "x")
 
 
@@ -265,4 +265,10 @@ def _duration(seconds: float) -> str:
     """At most seven characters, for up to a week."""
     if seconds < 0.9995:
         return f"{seconds * 1e3:.1f} ms" if 0 < seconds < 9.95e-3 else f"{seconds * 1e3:.0f} ms"
-    return f"{seconds:.2f} s" if seconds < 99.995 else f"{seconds:.0f} s" if seconds < 9999.5 else f"{seconds / 60:.0f} min"
+    return (
+        f"{seconds:.2f} s"
+        if seconds < 99.995
+        else f"{seconds:.0f} s"
+        if seconds < 9999.5
+        else f"{seconds / 60:.0f} min"
+    )

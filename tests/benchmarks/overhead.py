@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from time import process_time
 from typing import Any
 
@@ -26,6 +27,7 @@ from mcp import ClientSession
 from mcp.shared.memory import create_client_server_memory_streams
 
 from mcp_intercept import CallbackClientSession, Middleware, MiddlewareManager, intercept
+from tests.server import make_server
 
 RESULT = types.CallToolResult(content=[])
 Once = Callable[[], Awaitable[Any]]
@@ -128,25 +130,16 @@ async def instant(calls: int, batches: int) -> None:
             variants = {"bare": lambda: bare.call_tool("t", {})}
             for count in (0, 1, 11):
                 ours = intercept(bare, *[Hooked()] * count)
-                variants[f"wrapped, {count} layers"] = lambda ours=ours: ours.call_tool("t", {})
+                variants[f"wrapped, {count} layers"] = partial(ours.call_tool, "t", {})
                 theirs = mcp_use_session(bare, count)
                 if theirs is not None:
-                    variants[f"mcp-use, {count} layers"] = lambda theirs=theirs: theirs.call_tool("t", {})
+                    variants[f"mcp-use, {count} layers"] = partial(theirs.call_tool, "t", {})
             bare._tool_output_schemas["t"] = None  # else the SDK asks for it
             show("A session that answers at once: call_tool", await best(variants, calls, batches), "bare")
 
 
 def memory_server() -> Any:
-    try:
-        from mcp.server.mcpserver import MCPServer as Server
-    except ImportError:
-        from mcp.server.fastmcp import FastMCP as Server
-    server: Any = Server("bench", log_level="ERROR")
-
-    @server.tool()
-    def echo(text: str) -> str:
-        return text
-
+    server = make_server()
     return getattr(server, "_mcp_server", None) or server._lowlevel_server
 
 
