@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from weakref import ref
 
 from anyio.lowlevel import RunVar
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from mcp_intercept._chain import NOTHING, AnyMiddleware, Invocation
-from mcp_intercept._context import CallOptions, Kind, MiddlewareContext
+from mcp_intercept._context import CallOptions, Kind, MiddlewareContext, printable
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import LINE, ClientSession, line
@@ -184,6 +184,8 @@ class _Interception:
 
     async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
         """Pass a request that does not go through `send_request` down the chain."""
+        if session.__dict__.get("_task_group") is not self.group:
+            self.check_entered(session)
         manager = self.manager
         method = request.method
         context = self.context(session, method, request.params, "request", CallOptions(seconds))
@@ -211,21 +213,26 @@ class _Call(Invocation):
         params = context.params
         if params is self.params:
             return self.message
-        message: BaseModel = line.message_of(self.message)
-        fields = type(message).model_fields
-        optional = "params" not in fields or not fields["params"].is_required()
-        # A vendor's request may have a dict.
-        is_alike = isinstance(params, BaseModel if self.params is None else (BaseModel, type(self.params)))
-        if is_alike or (params is None and optional):
+        if isinstance(params, BaseModel) or _fits(line.message_of(self.message), params):
             return line.with_params(self.message, params)
         raise MiddlewareError(
-            f"a middleware assigned an object of type {type(params).__name__} to context.params of {self.method}; "
-            f"assign a params model, as it was before",
+            f"a middleware assigned an object of type {type(params).__name__} to context.params of "
+            f"{printable(self.method)}; assign a params model, as it was before",
             method=self.method,
         )
 
     def admit(self, value: Any) -> Any:
         return admit_result(self.result_type, value)
+
+
+def _fits(message: BaseModel, params: Any) -> bool:
+    """Whether a message may carry `params` that are no model: none, or the dict of a vendor's request."""
+    field = type(message).model_fields.get("params")
+    try:
+        TypeAdapter[Any](field and field.annotation).validate_python(params, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 class _RequestCall(_Call):
