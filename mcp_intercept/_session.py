@@ -228,11 +228,12 @@ class _Call(Invocation):
 def _fits(message: BaseModel, params: Any) -> bool:
     """Whether a message may carry `params` that are no model: none, or the dict of a vendor's request."""
     field = type(message).model_fields.get("params")
+    wanted: Any = field.annotation if field is not None else None
     try:
-        TypeAdapter[Any](field and field.annotation).validate_python(params, strict=True)
+        # Where a model is wanted, pydantic would make one of a dict.
+        return type(TypeAdapter(wanted).validate_python(params, strict=True)) is type(params)
     except ValidationError:
         return False
-    return True
 
 
 class _RequestCall(_Call):

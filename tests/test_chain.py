@@ -830,6 +830,23 @@ async def test_a_call_next_that_is_kept_is_refused_after_the_call_was_cancelled(
         assert len(server.sent("prompts/list")) == 1
 
 
+async def test_a_call_next_that_is_kept_is_refused_after_a_notification_was_sent() -> None:
+    kept: list[Any] = []
+
+    async def keeps(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        kept.extend((context, call_next))
+        return await call_next(context)
+
+    async with session_with(keeps) as (session, server):
+        await session.send_notification(CHANGED)
+        context, call_next = kept
+        with pytest.raises(MiddlewareError, match="called call_next after its call had ended"):
+            await call_next(context)
+        await session.list_prompts()
+
+    assert server.methods == ["notifications/roots/list_changed", "prompts/list"]
+
+
 async def test_what_call_next_returned_cannot_be_awaited_after_the_end() -> None:
     kept: list[Any] = []
 

@@ -265,19 +265,21 @@ def raised(code: int, *, in_the_frame_of_the_clock: bool) -> CodedError:
 
 @pytest.mark.parametrize("code", [408, -32001])
 def test_an_error_with_the_code_of_a_timeout_is_one_only_where_the_clock_was_caught(code: int) -> None:
-    never_raised = CodedError(code)
-    never_raised.__context__ = TimeoutError()
+    never_raised, not_caught = CodedError(code), raised(code, in_the_frame_of_the_clock=True)
+    never_raised.__context__ = not_caught.__context__
+    not_caught.__context__ = TimeoutError()
     errors = [
         raised(code, in_the_frame_of_the_clock=True),
         raised(code, in_the_frame_of_the_clock=False),
         raised(-32000, in_the_frame_of_the_clock=True),
         CodedError(code),
         never_raised,
+        not_caught,
     ]
 
     outcomes = [MCPResponseContext.create("id-1", error=error).outcome for error in errors]
 
-    assert outcomes == ["timeout", "error", "error", "error", "error"]
+    assert outcomes == ["timeout", "error", "error", "error", "error", "error"]
 
 
 async def outcomes_of(prepare: Callable[[WireServer], None], *middlewares: Any) -> list[tuple[Outcome, str]]:
