@@ -191,7 +191,7 @@ async def test_auto_mode_shakes_hands_with_a_server_that_discovers_nothing_newer
 
 
 async def test_the_timeout_is_that_of_every_request() -> None:
-    async with wire() as (streams, server), connect(streams, timeout=0.01) as session:
+    async with wire() as (streams, server), connect(streams, timeout=0.5) as session:
 
         async def never(frame: Any) -> None:
             return None
