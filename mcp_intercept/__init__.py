@@ -39,3 +39,12 @@ __all__ = [
     "hook",
     "intercept",
 ]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        # Reading the metadata takes longer than everything else here.
+        from importlib.metadata import version
+
+        return version("mcp-intercept-sdk")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -115,14 +115,10 @@ def compose(layers: Sequence[AnyMiddleware]) -> Step:
 
 def _terminal(caller: AnyMiddleware | None) -> Step:
     async def call_next(invocation: Invocation, context: MiddlewareContext[Any]) -> Any:
-        unsound = context.__class__ is not MiddlewareContext or context.method is not invocation.method
-        if unsound or invocation.attempts:
+        if context is not invocation.entry or context.method is not invocation.method or invocation.attempts:
             _check(invocation, context, caller)
-            # Where a retry passes on copies, the layers around it see the count, too.
-            invocation.entry.attempt = invocation.attempts + 1
-        if context is not invocation.entry:
-            _adopt(invocation, context)
         invocation.attempts = context.attempt = invocation.attempts + 1
+        invocation.context = context
         invocation.result = result = await invocation.send(context)
         return result
 
@@ -133,10 +129,8 @@ def _layer(layer: AnyMiddleware, rest: Step, caller: AnyMiddleware | None) -> St
     # The name is what a user reads who forgets the argument: "call_next() missing 1 required ... 'context'".
     async def call_next(invocation: Invocation, context: MiddlewareContext[Any]) -> Any:
         # A few truth tests on the way of a sound call; everything else is out of line.
-        unsound = context.__class__ is not MiddlewareContext or context.method is not invocation.method
-        if unsound or invocation.attempts:
+        if context is not invocation.entry or context.method is not invocation.method or invocation.attempts:
             _check(invocation, context, caller)
-            context.attempt = invocation.attempts + 1
         pending = layer(context, MethodType(rest, invocation))
         if pending.__class__ is not CoroutineType and not isawaitable(pending):
             raise _broken(layer, invocation, f"returned {_kind(pending)} instead of an awaitable; make it `async def`")
@@ -147,19 +141,8 @@ def _layer(layer: AnyMiddleware, rest: Step, caller: AnyMiddleware | None) -> St
     return call_next
 
 
-def _adopt(invocation: Invocation, context: MiddlewareContext[Any]) -> None:
-    """Make a context that a middleware put in place of another one of the same call: its id, its notes."""
-    entry = invocation.entry
-    if context.metadata is not entry.metadata:
-        entry.metadata.update(context.metadata)
-        context.metadata = entry.metadata
-    context.id = entry.id
-    invocation.context = context
-
-
 def _check(invocation: Invocation, context: MiddlewareContext[Any], caller: AnyMiddleware | None) -> None:
-    """Refuse a `call_next` that comes too late, or with something that cannot go on."""
-    method = invocation.method
+    """Refuse a `call_next` that comes too late, or with something that cannot go on; else make it one of this call."""
     if invocation.attempts < 0:
         raise _broken(
             caller, invocation, "called call_next after its call had ended; send anew through context.session"
@@ -167,9 +150,16 @@ def _check(invocation: Invocation, context: MiddlewareContext[Any], caller: AnyM
     if not isinstance(context, MiddlewareContext):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
         way_out = "pass the context, or a copy made with dataclasses.replace(context, ...)"
         raise _broken(caller, invocation, f"passed {_kind(context)} to call_next; {way_out}")
-    if context.method != method:
+    if context.method != invocation.method:
         way_out = "a chain cannot change the method; send another message through context.session"
         raise _broken(caller, invocation, f"passed call_next a context for {printable(context.method)}; {way_out}")
+    entry = invocation.entry
+    if context.metadata is not entry.metadata:
+        entry.metadata.update(context.metadata)
+        context.metadata = entry.metadata
+    context.id = entry.id
+    # The layers around a retry that passes on copies see the count, too.
+    context.attempt = entry.attempt = invocation.attempts + 1
 
 
 def _admit(layer: AnyMiddleware, invocation: Invocation, result: Any) -> Any:

@@ -137,6 +137,8 @@ class MiddlewareManager:
         self._lock = Lock()
         self._sessions: WeakSet[_Attached] = WeakSet()
         self.watchers: tuple[_Watcher, ...] = ()
+        if not isinstance(middlewares, Iterable):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
+            raise MiddlewareError("give the middlewares as a list: MiddlewareManager([first, second])")
         self._set_entries(tuple(_Entry(middleware) for middleware in middlewares))
 
     def __repr__(self) -> str:

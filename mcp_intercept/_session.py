@@ -92,7 +92,8 @@ class _Interception:
         self.patches: dict[str, Any] = {}
         # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
         self.group: object = _UNKNOWN
-        self.loop = _this_loop()
+        # Where nobody has entered the session yet, that may happen in another event loop than this.
+        self.loop = _this_loop() if self.entered else None
 
     @property
     def session(self) -> CallbackClientSession | None:

@@ -17,6 +17,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
@@ -31,6 +32,10 @@ else:
 
 ROOT = Path(__file__).parent.parent
 STDIO = [sys.executable, str(Path(__file__).resolve())]
+
+
+class Number(BaseModel):
+    number: int
 
 
 def make_server() -> Any:
@@ -64,6 +69,12 @@ def make_server() -> Any:
         for step in range(count):
             await ctx.report_progress(step + 1, count)
         return "there"
+
+    @server.tool()
+    async def ask(ctx: Context) -> str:
+        """Ask the user."""
+        answer = await ctx.elicit("How many?", Number)
+        return answer.action
 
     @server.resource("memo://1")
     def memo() -> str:

@@ -375,6 +375,26 @@ async def test_a_fresh_context_of_the_same_method_may_be_passed_on() -> None:
     assert reached == [fresh]
 
 
+async def test_the_layers_further_in_see_a_fresh_context_as_the_same_call_and_leave_notes_for_those_around() -> None:
+    seen: list[Any] = []
+
+    async def renews(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        context.metadata["outer"] = 1
+        fresh = MiddlewareContext("id-2", context.method, context.params, "connection-1", 1.5, {"fresh": 2})
+        result = await call_next(fresh)
+        seen.append(dict(context.metadata))
+        return result
+
+    async def notes(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        seen.append((context.id, dict(context.metadata)))
+        context.metadata["inner"] = 3
+        return RESULT
+
+    await run(renews, notes, call=unreachable)
+
+    assert seen == [("id-1", {"outer": 1, "fresh": 2}), {"outer": 1, "fresh": 2, "inner": 3}]
+
+
 async def test_a_context_of_a_subclass_may_be_passed_on() -> None:
     class Special(MiddlewareContext[Any]):
         pass

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import mcp.types as types
 import pytest
 from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
@@ -204,8 +206,6 @@ async def test_the_timeout_is_that_of_every_request() -> None:
 
 
 async def test_callbacks_and_client_info_reach_the_session() -> None:
-    import mcp.types as types
-
     async def roots(context: Any) -> types.ListRootsResult:
         return types.ListRootsResult(roots=[])
 
@@ -270,6 +270,32 @@ async def test_headers_of_a_call_reach_just_the_http_request_of_that_call(url: s
         assert header is not None
         assert header in text
         assert accept != "nothing"  # what the protocol stamps stays
+
+
+async def test_headers_of_a_call_do_not_reach_the_answer_to_a_question_of_the_server(url: str) -> None:
+    seen: dict[str, str | None] = {}
+
+    async def note(request: Any) -> None:
+        if request.method == "POST":
+            frame = json.loads(request.content)
+            seen[frame.get("method", "answer")] = request.headers.get("x-call")
+
+    async def label(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        if context.method == "tools/call":
+            context.options.headers["x-call"] = "call"
+        return await call_next(context)
+
+    async def decline(context: Any, params: Any) -> types.ElicitResult:
+        return types.ElicitResult(action="decline")
+
+    async with httpx.AsyncClient() as client:
+        async with connect(url, label, http_client=client, elicitation_callback=decline) as session:
+            client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], note]}
+            with anyio.fail_after(10):
+                result: Any = await session.call_tool("ask")
+    assert result.content[0].text == "decline"
+    assert seen["tools/call"] == "call"
+    assert seen["answer"] is None
 
 
 async def test_headers_of_a_call_pass_a_wrapper_around_the_session(url: str) -> None:

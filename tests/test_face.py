@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import re
 from types import ModuleType
@@ -129,3 +130,9 @@ def test_a_missing_extra_says_what_to_install() -> None:
         "FancyMiddleware needs an optional dependency that is not installed; "
         'the extra "fancy" brings it: pip install "mcp-intercept-sdk[fancy]"'
     )
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert mcp_intercept.__version__ == importlib.metadata.version("mcp-intercept-sdk")
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mcp_intercept.nothing  # noqa: B018  # pyright: ignore

@@ -851,6 +851,23 @@ async def test_a_dict_for_params_can_be_changed(way: Way) -> None:
         assert params_of(server.frames[0]) == {"a": 1, "b": 2}
 
 
+class AnyRequest(T.Request[dict[str, Any] | None, str]):  # type: ignore[misc]
+    """One class for all methods of a vendor."""
+
+    method: str
+    params: dict[str, Any] | None = None
+
+
+@pytest.mark.parametrize("way", [in_place, assigned, copied])
+async def test_a_changed_request_keeps_its_class_and_its_method(way: Way) -> None:
+    async with speaking(THREE, Recorder) as (session, server):
+        await converse(server, modern=False)
+        session.middleware_manager.add_middleware(Frobs(way))
+        await session.send_request(AnyRequest(method="acme/dict", params={"a": 1}), FrobResult)
+        assert [type(each) for each in session.requests] == [AnyRequest]
+        assert (server.frames[0]["method"], params_of(server.frames[0])) == ("acme/dict", {"a": 1, "b": 2})
+
+
 async def test_a_dict_for_params_can_be_given_to_a_message_without() -> None:
     async def give(context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
         return await call_next(replace(context, params={"b": 2}))

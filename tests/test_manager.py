@@ -445,6 +445,19 @@ async def test_an_observer_gets_the_context_that_reached_the_end_and_the_respons
     assert response.metadata is context.metadata is reached[0].metadata
 
 
+async def test_an_observer_of_a_retry_gets_the_context_that_reached_the_end_last() -> None:
+    async def tries_a_copy_first(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
+        await call_next(replace(context, params="copy"))
+        return await call_next(context)
+
+    context = tool_call()
+    manager = MiddlewareManager([tries_a_copy_first])
+    with manager.capture() as exchanges:
+        await manager.process_request(context, answer)
+
+    assert exchanges[0].context is context
+
+
 async def test_an_observers_context_and_response_belong_together_when_a_layer_passed_a_fresh_context() -> None:
     async def renews(context: MiddlewareContext, call_next: NextFunctionT) -> Any:
         return await call_next(MiddlewareContext("id-2", context.method, None, "connection-1", 1.5))
@@ -1121,3 +1134,10 @@ async def test_methods_that_nobody_knows_pass_all_general_layers() -> None:
         assert (await manager.process_request(tool_call(f"acme/{number}"), answer)).result is RESULT
 
     assert counter.count == 3
+
+
+def test_a_manager_of_one_middleware_without_a_list_is_refused_with_the_way_out() -> None:
+    middleware: Any = pass_on
+
+    with pytest.raises(MiddlewareError, match=r"as a list: MiddlewareManager\(\[first, second\]\)"):
+        MiddlewareManager(middleware)

@@ -165,7 +165,9 @@ def _dump(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
-_call_headers: ContextVar[Mapping[str, str] | None] = ContextVar("mcp_intercept_call_headers", default=None)
+# The headers of the call that is being sent in this context, until its HTTP request has them: what the call leads to,
+# answers to the server and requests of callbacks among it, runs in contexts derived from this one.
+_call_headers: ContextVar[list[Mapping[str, str]]] = ContextVar("mcp_intercept_call_headers")
 
 
 class HttpLink(HttpLinkBase):
@@ -174,7 +176,7 @@ class HttpLink(HttpLinkBase):
     @contextmanager
     def sending(self, session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
         """Put `headers` on the HTTP request of the JSON-RPC request that `session` sends next."""
-        token = _call_headers.set(headers)
+        token = _call_headers.set([headers])
         try:
             yield
         finally:
@@ -182,6 +184,6 @@ class HttpLink(HttpLinkBase):
 
     async def on_request(self, request: httpx2.Request) -> None:
         """Add the headers of the call that this HTTP request carries."""
-        headers = _call_headers.get()
-        if headers and request.method == "POST":
-            merge_headers(request.headers, headers)
+        waiting = _call_headers.get([])
+        if waiting and request.method == "POST":
+            merge_headers(request.headers, waiting.pop())
