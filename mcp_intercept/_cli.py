@@ -42,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return code
         finally:
             # A reader who has left (`| head`) is noticed here rather than when the interpreter ends.
-            sys.stdout.flush()
+            if not sys.stdout.closed:  # as a server of line 1 leaves it
+                sys.stdout.flush()
     except InterceptError as error:
         sys.stderr.write(f"mcp-intercept: {error}\n")
         return _MISUSED

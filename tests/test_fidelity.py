@@ -222,6 +222,11 @@ class TickNotification(T.Notification[TickParams, Literal["notifications/acme/ti
     params: TickParams
 
 
+class DictNotification(T.Notification[dict[str, Any] | None, Literal["notifications/acme/dict"]]):  # type: ignore[misc]
+    method: Literal["notifications/acme/dict"] = "notifications/acme/dict"
+    params: dict[str, Any] | None = None
+
+
 class EndNotification(T.Notification[TickParams | None, Literal["notifications/test/end"]]):  # type: ignore[misc]
     method: Literal["notifications/test/end"] = "notifications/test/end"
     params: TickParams | None = None
@@ -477,6 +482,30 @@ async def test_frames_and_results_are_those_of_a_bare_session(era: str, name: st
     result, (frames, metadata), _ = bare
     assert not (isinstance(result, tuple) and issubclass(result[0], BaseException))
     assert len(frames) == len(metadata) > (1 if name in ("initialize", "discover") else 2)
+
+
+@pytest.mark.parametrize(("era", "name"), SAID)
+async def test_whatever_is_said_passes_the_chain(era: str, name: str) -> None:
+    seen: list[str] = []
+
+    async def note(context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
+        seen.append(context.method)
+        return await call_next(context)
+
+    async with wire() as (streams, server):
+        await converse(server, modern=era == "2026-07-28")
+        inner = ClientSession(*streams)
+        with anyio.fail_after(5):
+            async with intercept(inner, note, through) as session:
+                if name not in ("initialize", "discover"):
+                    await CALLS["initialize" if era == "2025-11-25" else "discover"](session)
+                await CALLS[name](session)
+                await all_heard(session, server)
+                assert seen == server.methods
+                # What is said through the session inside does not, not even now.
+                count = len(seen)
+                await CALLS[name](inner)
+                assert len(seen) == count
 
 
 class Recorder(ClientSession):
@@ -1746,6 +1775,12 @@ FAILURES: dict[str, tuple[Callable[[WireServer], None], Say, Frame]] = {
     "too few arguments": (friendly, lambda session: session.call_tool(), {}),
     "a name that is none": (friendly, lambda session: session.call_tool(None), {}),
     "a timeout that is none": (friendly, lambda session: session.call_tool("tool", {}, "soon"), {}),
+    "a request that is no JSON": (friendly, lambda session: session.call_tool("tool", {"a": object()}), {}),
+    "a notification that is no JSON": (
+        friendly,
+        lambda session: session.send_notification(DictNotification(params={"a": object()})),
+        {},
+    ),
     "no notification at all": (friendly, lambda session: session.send_notification(None), {}),
 }
 

@@ -89,7 +89,7 @@ def _ctrl_c_wins() -> Generator[None, None, None]:
     def note(number: int, frame: FrameType | None) -> None:
         nonlocal pressed
         pressed = True
-        if callable(loops_own):
+        if callable(loops_own):  # pragma: no branch - who ignores Ctrl-C is not asked
             loops_own(number, frame)
 
     signal.signal(signal.SIGINT, note)
