@@ -97,7 +97,7 @@ async def connect(
                 except BaseException as error:
                     body_error = error
                     raise
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - it is always raised
         _raise_ungrouped(error, body_error)
 
 

@@ -97,7 +97,7 @@ def _ctrl_c_wins() -> Generator[None, None, None]:
         yield
     except BaseException:
         if pressed:
-            raise KeyboardInterrupt from None
+            raise KeyboardInterrupt from None  # noqa: ASYNC104 - whatever it was, Ctrl-C was its cause
         raise
     finally:
         signal.signal(signal.SIGINT, loops_own)

@@ -49,7 +49,7 @@ def make_server() -> Server:
         return f"Hotel Fjord, {city}"
 
     @server.tool()
-    async def book_room(hotel: str) -> str:
+    def book_room(hotel: str) -> str:
         """Book a room, or try to."""
         raise ToolError(f"{hotel} is fully booked")
 

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Any
 
 import anyio
-import httpx
+import httpx  # noqa: ASYNC127 - line 1 is built on it
 from mcp import ClientSession, McpError
 from mcp.client.experimental import ExperimentalClientFeatures
 from mcp.shared.message import SessionMessage

@@ -54,13 +54,13 @@ async def memory_streams(server: Any) -> AsyncGenerator[Streams, None]:
                 ended.set()
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(serve)
+            tasks.start_soon(serve)  # noqa: ASYNC113 - what the client sends before it runs, waits in the stream
             try:
                 yield client
             finally:
-                await client[1].aclose()
+                await client[1].aclose()  # noqa: ASYNC102 - a cancellation ends the server without grace
                 with anyio.move_on_after(_GRACE_SECONDS):
-                    await ended.wait()
+                    await ended.wait()  # noqa: ASYNC102
                 tasks.cancel_scope.cancel()
 
 
