@@ -608,6 +608,26 @@ async def test_a_request_that_nobody_took_is_not_called_off(name: str) -> None:
 
 
 @only_line_1
+@pytest.mark.parametrize("name", LAYERS)
+async def test_a_request_taken_in_the_moment_it_is_given_up_is_called_off(name: str) -> None:
+    async with unread(name) as (session, from_client, _):
+        scope = anyio.CancelScope()
+
+        async def call() -> None:
+            with scope:
+                await session.call_tool("tool")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(call)
+            await anyio.wait_all_tasks_blocked()
+            taken = from_client.receive_nowait().message.root
+            scope.cancel()
+            frame = await frame_of(from_client)
+        assert scope.cancelled_caught
+        assert (frame["method"], frame["params"]["requestId"]) == ("notifications/cancelled", taken.id)
+
+
+@only_line_1
 @pytest.mark.parametrize("timed_out", [False, True], ids=["cancelled", "timed out"])
 @pytest.mark.parametrize("name", LAYERS)
 async def test_telling_the_server_never_delays_the_end_of_the_call(name: str, timed_out: bool) -> None:

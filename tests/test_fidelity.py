@@ -1335,6 +1335,36 @@ async def test_a_send_request_patched_on_the_wrapper_runs_round_the_chain(monkey
         assert server.methods == ["ping", "ping"]
 
 
+class MyWrapper(CallbackClientSession):
+    """A wrapper that somebody builds upon."""
+
+    __slots__ = ("count",)
+
+    count: int
+
+    async def send_request(self, *args: Any, **options: Any) -> Any:
+        self.count = getattr(self, "count", 0) + 1
+        return await super().send_request(*args, **options)
+
+    async def call_tool(self, name: str, *args: Any, **options: Any) -> Any:
+        return await super().call_tool(f"wrapped-{name}", *args, **options)
+
+
+@pytest.mark.parametrize("make", [ClientSession, Mine])
+async def test_a_wrapper_can_be_built_upon(make: Any) -> None:
+    frobs = Frobs(in_place)
+    async with wire() as (streams, server):
+        with anyio.fail_after(5):
+            async with MyWrapper(make(*streams), "mine", MiddlewareManager([frobs])) as session:
+                assert isinstance(session, MyWrapper)
+                assert isinstance(session, make)
+                await session.call_tool("tool")
+                assert session.count == 2
+        assert frobs.seen == ["tools/call", "tools/list"]
+        name = "wrapped-tool" if make is ClientSession else "my-wrapped-tool"
+        assert server.frames[0]["params"]["name"] == name
+
+
 class Slotted(ClientSession):
     __slots__ = ("extra",)
 
