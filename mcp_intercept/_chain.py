@@ -65,12 +65,18 @@ class Invocation:
 
     __slots__ = ("attempts", "context", "entry", "method", "result")
 
+    attempts: int
+    context: MiddlewareContext[Any]
+    entry: MiddlewareContext[Any]
+    method: str
+    result: Any
+
     def __init__(self, context: MiddlewareContext[Any]) -> None:
         self.attempts = 0
         self.context = self.entry = context
         # Not context.method, which a middleware could have assigned.
         self.method = context.method
-        self.result: Any = NOTHING
+        self.result = NOTHING
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         """Do what the chain is wrapped around."""

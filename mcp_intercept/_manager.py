@@ -201,8 +201,8 @@ class MiddlewareManager:
             )
         self._entries = entries
         middlewares = [entry.middleware for entry in entries]
-        self.requests = _Chains(middlewares, "request")
-        self.notifications = _Chains(middlewares, "notification")
+        self.requests: _Chains = _Chains(middlewares, "request")
+        self.notifications: _Chains = _Chains(middlewares, "notification")
 
     def add_observer(self, callback: Observer) -> Undo:
         """Have `callback(context, response)` called after each message of either direction.

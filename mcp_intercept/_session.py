@@ -486,15 +486,17 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         interception = self._interception
         message = line.message_of(notification)
         method = getattr(message, "method", None)
-        if not isinstance(method, str):
+        if isinstance(method, str):
+            manager = interception.manager
+            params = getattr(message, "params", None)
+            context = interception.context(self, method, params, "notification", CallOptions())
+            call = _NotificationCall(context, notification, None)
+            call.inner = interception.inner
+            call.arguments = args, kwargs
+            await manager.run(manager.notifications[method], call, context)
+        else:
+            # No notification at all: the SDK knows how to refuse it.
             await interception.inner.send_notification(notification, *args, **kwargs)
-            return
-        manager = interception.manager
-        context = interception.context(self, method, getattr(message, "params", None), "notification", CallOptions())
-        call = _NotificationCall(context, notification, None)
-        call.inner = interception.inner
-        call.arguments = args, kwargs
-        await manager.run(manager.notifications[method], call, context)
 
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:
