@@ -384,8 +384,9 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         self._interception = _Interception(self, client_session, connector_id, middleware_manager)
         middleware_manager.register(self._interception)
 
-    # A subclass of ClientSession that compares by value is not hashable, but its wrappers are told apart.
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        # A subclass of ClientSession that compares by value is not hashable, but its wrappers are told apart.
+        return object.__hash__(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.connector_id!r}>"

@@ -59,7 +59,7 @@ class BroadcastError(InterceptError):
 
     def __init__(self, message: str, *, failures: Mapping[Any, Exception]) -> None:
         super().__init__(message)
-        self.failures = dict(failures)
+        self.failures: dict[Any, Exception] = dict(failures)
         """What each session that was not reached raised."""
 
 
