@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -15,6 +16,8 @@ from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 if TYPE_CHECKING:
     import mcp.types as types
     from mcp.client.session import ElicitationFnT, ListRootsFnT, LoggingFnT, MessageHandlerFnT, SamplingFnT
+
+logger = logging.getLogger("mcp_intercept")
 
 Mode: TypeAlias = Literal["legacy", "auto"]
 """`"legacy"` is the `initialize` handshake; `"auto"` asks `server/discover` first, where the SDK can (line 2)."""
@@ -175,13 +178,24 @@ def _inside(error: BaseException | None) -> tuple[BaseException, ...]:
     return exceptions
 
 
+def _leaves(error: BaseException) -> list[BaseException]:
+    inside = _inside(error)
+    return [leaf for one in inside for leaf in _leaves(one)] if inside else [error]
+
+
 def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> None:
-    """Raise the one exception inside the groups that the transports' task groups made of it."""
+    """Raise what left the body, else the one exception inside the groups that the transports made of it."""
     original = error
     # Trio may have rebuilt a group that the body raised, around the same exceptions.
     body_group = _inside(body_error)
     while len(_inside(original)) == 1 and original is not body_error and _inside(original) != body_group:
         original = _inside(original)[0]
+    if isinstance(body_error, Exception) and any(leaf is body_error for leaf in _leaves(original)):
+        if original is not body_error:
+            logger.debug(
+                "the connection failed as well while it closed: %s", [type(e).__name__ for e in _leaves(error)]
+            )
+        original = body_error
     context = original.__context__
     try:
         raise original
