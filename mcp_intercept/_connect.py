@@ -74,6 +74,9 @@ async def connect(
     """
     _check_option("mode", mode, Mode)
     _check_option("transport", transport, Transport)
+    if not isinstance(timeout, float | int | None):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
+        kind = type(timeout).__name__
+        raise InterceptError(f"timeout must be seconds, or None for no limit, not an object of type {kind}")
     link = line.HttpLink()
     streams = _streams_of(server, link, transport, headers, auth, http_client)
     body_error: BaseException | None = None

@@ -352,6 +352,7 @@ async def test_a_session_is_not_connected_to() -> None:
     [
         ({"mode": "newest"}, "mode must be 'legacy' or 'auto', not 'newest'"),
         ({"transport": "smoke signals"}, "transport must be 'streamable-http' or 'sse'"),
+        ({"timeout": "5"}, "timeout must be seconds, or None for no limit, not an object of type str"),
         ({"headers": {"a": "b"}}, "only for a server that is given as a URL"),
         ({"transport": "sse"}, "only for a server that is given as a URL"),
     ],
