@@ -14,6 +14,7 @@ from mcp_intercept._context import (
     Outcome,
     ProgressCallback,
 )
+from mcp_intercept._everywhere import intercept_all
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import Middleware, hook
 from mcp_intercept._session import CallbackClientSession, intercept
@@ -38,6 +39,7 @@ __all__ = [
     "connect",
     "hook",
     "intercept",
+    "intercept_all",
 ]
 
 

@@ -133,6 +133,17 @@ class MiddlewareContext(Generic[ParamsT]):
     session: ClientSession | None = None
     """The `CallbackClientSession` the message belongs to; `None` only where there is no session."""
 
+    jsonrpc_id: str | int | None = None
+    """The JSON-RPC id. Of an outgoing request known once it was written to a wire that is read (see `WireTap`)."""
+
+    related: MiddlewareContext[Any] | None = None
+    """The outgoing message this one belongs to, where that is known: the call that a progress notification reports
+    on; the call whose answer asked this question, and its first round (multi-round-trip calls of 2026-07-28)."""
+
+    round: int = 1
+    """Which round of a multi-round-trip call this is (2026-07-28): 1 the first time, counted up with each answer to
+    the server's questions. Later rounds are messages of their own, with the first as `related`."""
+
     def __repr__(self) -> str:
         return (
             f"<MiddlewareContext {printable(self.method)} {self.direction} {self.kind} "

@@ -57,11 +57,11 @@ class _Chains(dict[str, "Step | None"]):
         self._middlewares = tuple(middlewares)
         self._kind: Kind = kind
         self._named = {*METHODS, *(method for entry in self._middlewares for method in hooked_methods(entry))}
-        self._unnamed = self._compose(None)
+        self.unnamed = self._compose(None)
 
     def __missing__(self, method: str) -> Step | None:
         if method not in self._named:
-            return self._unnamed
+            return self.unnamed
         self[method] = step = self._compose(method)
         return step
 
@@ -203,6 +203,11 @@ class MiddlewareManager:
         middlewares = [entry.middleware for entry in entries]
         self.requests: _Chains = _Chains(middlewares, "request")
         self.notifications: _Chains = _Chains(middlewares, "notification")
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        # Whether calls are to be found by what reports on their progress.
+        self.sees_progress: bool = bool(self.watchers or self.notifications["notifications/progress"])
 
     def add_observer(self, callback: Observer) -> Undo:
         """Have `callback(context, response)` called after each message of either direction.
@@ -226,10 +231,12 @@ class MiddlewareManager:
         watcher = _Watcher(callback)
         with self._lock:
             self.watchers = (*self.watchers, watcher)
+            self._note_progress()
 
         def undo() -> None:
             with self._lock:
                 self.watchers = tuple(other for other in self.watchers if other is not watcher)
+                self._note_progress()
 
         return undo
 

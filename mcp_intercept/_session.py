@@ -24,9 +24,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from mcp_intercept._chain import NOTHING, AnyMiddleware, Invocation
 from mcp_intercept._context import CallOptions, Kind, MiddlewareContext, printable
+from mcp_intercept._incoming import PROGRESS, Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import LINE, ClientSession, line
+from mcp_intercept._rounds import Rounds
+from mcp_intercept._sdk import LINE, ClientSession, line, types
 from mcp_intercept.errors import MiddlewareError, SessionStateError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -57,20 +59,27 @@ def _this_loop() -> object | None:
 
 _UNKNOWN = object()
 
+# What a call of a multi-round-trip is answered with, until its last round; line 1 has no such thing.
+_QUESTIONS: Any = getattr(types, "InputRequiredResult", None)
+_ASKING_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"} if _QUESTIONS else ())
+
 
 class _Interception:
     """What a wrapper knows beyond the state it shares with the session it wraps."""
 
     __slots__ = (
         "__weakref__",
+        "below",
         "connection_id",
         "group",
+        "incoming",
         "inner",
         "link",
         "loop",
         "manager",
         "patches",
-        "plain",
+        "rounds",
+        "tokens",
         "wrapper",
     )
 
@@ -85,8 +94,13 @@ class _Interception:
         self.inner = inner
         self.connection_id = connection_id
         self.manager = manager
-        # Whether what is sent through the session inside needs what its SDK line forgets; a wrapper inside sees to it.
-        self.plain = line.transmit is None or isinstance(inner, CallbackClientSession)
+        # Where what leaves the chain goes on.
+        self.below: Any = inner
+        self.rounds = Rounds()
+        # The calls whose caller chose the progress token.
+        self.tokens: dict[str | int, MiddlewareContext[Any]] = {}
+        self.incoming = Incoming.of(_innermost(inner))
+        self.incoming.add(self)
         self.link: line.HttpLink | None = None
         # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
         self.patches: dict[str, Any] = {}
@@ -134,6 +148,11 @@ class _Interception:
                 f"{session!r} is not entered; use it inside `async with session:`, or enter the session it wraps"
             )
 
+    def go_in_place(self, below: Any) -> None:
+        """Become what the session itself sends through, instead of what is around it."""
+        self.below = below
+        self.incoming.move_inside(self)
+
     def context(
         self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
     ) -> MiddlewareContext[Any]:
@@ -153,6 +172,22 @@ class _Interception:
             session=session,
         )
 
+    def context_of_incoming(
+        self, method: str, params: Any, kind: Kind, jsonrpc_id: str | int | None, origin: object
+    ) -> MiddlewareContext[Any]:
+        """The context of a message that the server sent."""
+        wrapper: Any = self.wrapper()
+        context = self.context(wrapper, method, params, kind, CallOptions())
+        context.direction = "incoming"
+        context.jsonrpc_id = jsonrpc_id
+        if isinstance(origin, Reported):
+            context.related = origin.context_for(self)
+        elif origin is not None:
+            context.related = self.rounds.call_of(origin)
+        elif self.tokens and method == PROGRESS:
+            context.related = self.tokens.get(line.progress_token_of(params))
+        return context
+
     def transmit(
         self, request: Any, result_type: Any, timeout: Any, metadata: Any, progress_callback: Any
     ) -> Awaitable[Any]:
@@ -166,21 +201,27 @@ class _Interception:
         if progress_callback is not None:
             options["progress_callback"] = progress_callback
         answer: Awaitable[Any]
-        if self.plain:
-            answer = self.inner.send_request(request, result_type, **options)
+        if line.transmit is None or self._is_seen_to():
+            answer = self.below.send_request(request, result_type, **options)
         else:
-            answer = line.transmit(self.inner, request, result_type, options)
+            answer = line.transmit(self.below, self.inner, request, result_type, options)
         return answer
+
+    def _is_seen_to(self) -> bool:
+        """Whether another wrapper, further down, does for the request what its SDK line forgets."""
+        below = self.below
+        return isinstance(below, CallbackClientSession) or (below is self.inner and self.incoming.in_place)
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
-        inner = self.inner
-        if isinstance(inner, CallbackClientSession):
-            return await inner.send_request(*arguments, _headers=headers)
-        if self.link is not None:
-            with self.link.sending(inner, headers):
+        below = self.below
+        if isinstance(below, CallbackClientSession):
+            return await below.send_request(*arguments, _headers=headers)
+        if headers and self.link is not None:
+            with self.link.sending(self.inner, headers):
                 return await self.transmit(*arguments)
-        logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
+        if headers:
+            logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
         return await self.transmit(*arguments)
 
     async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
@@ -226,6 +267,11 @@ class _Call(Invocation):
         return admit_result(self.result_type, value)
 
 
+def _progress_token(params: Any) -> str | int | None:
+    meta = getattr(params, "meta", None)
+    return None if meta is None else line.progress_token_of(meta)
+
+
 def _fits(message: BaseModel, params: Any) -> bool:
     """Whether a message may carry `params` that are no model: none, or the dict of a vendor's request."""
     field = type(message).model_fields.get("params")
@@ -264,23 +310,41 @@ class _RequestCall(_Call):
             request = self.message_for(context)
         if options.timeout is not self.seconds:
             timeout = _checked_timeout(options.timeout, self.method)
-        arguments = (request, self.result_type, timeout, self.metadata, options.progress_callback)
+        interception = self.interception
+        progress_callback = options.progress_callback
+        if interception.manager.sees_progress:
+            if progress_callback is not None:
+                progress_callback = Reported(progress_callback, self.entry, interception)
+            elif (token := _progress_token(context.params)) is not None:
+                return self._send_reporting(token, request, timeout, options.headers)
+        arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
         if options.headers:
-            return self.interception.transmit_with(options.headers, *arguments)
-        return self.interception.transmit(*arguments)
+            return interception.transmit_with(options.headers, *arguments)
+        return interception.transmit(*arguments)
+
+    async def _send_reporting(self, token: str | int, request: Any, timeout: Any, headers: dict[str, str]) -> Any:
+        """Send a request with a progress token of the caller's."""
+        tokens = self.interception.tokens
+        tokens[token] = self.entry
+        try:
+            return await self.interception.transmit_with(
+                headers, request, self.result_type, timeout, self.metadata, None
+            )
+        finally:
+            tokens.pop(token, None)
 
 
 class _NotificationCall(_Call):
     """A notification that goes through the session's `send_notification`."""
 
-    __slots__ = ("arguments", "inner")
+    __slots__ = ("arguments", "below")
 
-    inner: ClientSession
+    below: Any
     arguments: tuple[tuple[Any, ...], dict[str, Any]]
 
     async def send(self, context: MiddlewareContext[Any]) -> None:
         args, kwargs = self.arguments
-        await self.inner.send_notification(self.message_for(context), *args, **kwargs)
+        await self.below.send_notification(self.message_for(context), *args, **kwargs)
 
     def admit(self, value: Any) -> None:
         if value is not None:
@@ -416,6 +480,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             raise SessionStateError(
                 f"{self!r} was entered before, through itself or the session it wraps; enter only one of them, once"
             )
+        self._interception.incoming.enter(self)
         await super().__aenter__()
         self._interception.enter(self.__dict__["_task_group"])
         return self
@@ -464,15 +529,20 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         # A vendor's request may have no params, not even None.
         params = message.params if "params" in message.__dict__ else None
         context = interception.context(self, method, params, "request", options)
+        asking = method in _ASKING_METHODS
+        if asking and (params.request_state is not None or params.input_responses is not None):
+            interception.rounds.go_on(context)
         call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
         if manager.watchers or chain is None:
             result = await manager.run(chain, call, context)
-            return result
-        # The same without observers, and with a frame less.
-        try:
-            result = await chain(call, context)
-        finally:
-            call.end()
+        else:
+            # The same without observers, and with a frame less.
+            try:
+                result = await chain(call, context)
+            finally:
+                call.end()
+        if asking and isinstance(result, _QUESTIONS):
+            interception.rounds.ask(context, result)
         return result
 
     @_unhidden
@@ -492,12 +562,12 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             params = getattr(message, "params", None)
             context = interception.context(self, method, params, "notification", CallOptions())
             call = _NotificationCall(context, notification, None)
-            call.inner = interception.inner
+            call.below = interception.below
             call.arguments = args, kwargs
             await manager.run(manager.notifications[method], call, context)
         else:
             # No notification at all: the SDK knows how to refuse it.
-            await interception.inner.send_notification(notification, *args, **kwargs)
+            await interception.below.send_notification(notification, *args, **kwargs)
 
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:
@@ -518,6 +588,12 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
             f"for a few middlewares use intercept(session, *middlewares)",
             target=middleware_manager,
         )
+
+
+def _innermost(session: ClientSession) -> ClientSession:
+    while isinstance(session, CallbackClientSession):
+        session = session.client_session
+    return session
 
 
 def _innermost_type(session_type: type[ClientSession]) -> type[Any]:

@@ -8,32 +8,60 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import timedelta
-from types import FrameType
+from types import FrameType, SimpleNamespace
 from typing import Any
+from weakref import ref
 
 import anyio
 import httpx  # noqa: ASYNC127 - line 1 is built on it
 from mcp import ClientSession, McpError
 from mcp.client.experimental import ExperimentalClientFeatures
 from mcp.shared.message import SessionMessage
-from mcp.types import ClientNotification, ClientRequest, InitializeResult, JSONRPCMessage, JSONRPCNotification
-from pydantic import RootModel
+from mcp.shared.session import RequestResponder
+from mcp.types import (
+    INVALID_PARAMS,
+    CancelledNotification,
+    ClientNotification,
+    ClientRequest,
+    EmptyResult,
+    ErrorData,
+    InitializeResult,
+    JSONRPCError,
+    JSONRPCMessage,
+    JSONRPCNotification,
+    ProgressNotification,
+)
+from pydantic import BaseModel, RootModel, ValidationError
 
-from mcp_intercept._context import is_sdk_timeout
+from mcp_intercept._context import Kind, is_sdk_timeout
 from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
+from mcp_intercept._sdk.patches import Patches
+from mcp_intercept._sdk.seam import IncomingSeam
 
 logger = logging.getLogger("mcp_intercept")
 
 # Where the negotiated protocol version is found in the state of a session. Line 1 forgets it; `transmit` notes it here.
 VERSION_KEY = "_mcp_intercept_protocol_version"
 
+# The last attribute that a session gets when it is made.
+LAST_KEY = "_task_handlers"
+
+Error = McpError
+"""A JSON-RPC error."""
+
 _WRAPPERS = frozenset({ClientRequest, ClientNotification})
 
 # As long as line 2 waits to write the notification of an abandoned request.
 _ABANDON_SECONDS = 5.0
+
+
+def to_error(data: ErrorData) -> McpError:
+    """The exception that carries a JSON-RPC error."""
+    return McpError(data)
 
 
 def message_of(message: Any) -> Any:
@@ -42,6 +70,12 @@ def message_of(message: Any) -> Any:
     if type(message) in _WRAPPERS or isinstance(message, RootModel):
         return message.root
     return message
+
+
+def progress_token_of(holder: Any) -> str | int | None:
+    """The progress token in the `_meta` of a request, or the params of a progress notification."""
+    token: str | int | None = getattr(holder, "progressToken", None)
+    return token
 
 
 def with_params(message: Any, params: Any) -> Any:
@@ -71,17 +105,18 @@ async def handshake(session: ClientSession, mode: str) -> None:
     await session.initialize()
 
 
-async def transmit(session: ClientSession, request: Any, result_type: Any, options: dict[str, Any]) -> Any:
+async def transmit(below: Any, session: ClientSession, request: Any, result_type: Any, options: dict[str, Any]) -> Any:
     """Send a request; if it is abandoned, tell the server, which line 1 forgets (python-sdk#2507, #2514).
 
     Args:
-        session: The session to send with.
+        below: What to send with.
+        session: The session that the server is told through.
         request: What to send.
         result_type: What to validate the answer into.
         options: The other arguments of `send_request`, those that were given.
     """
     try:
-        result = await session.send_request(request, result_type, **options)
+        result = await below.send_request(request, result_type, **options)
     except GeneratorExit:
         raise  # the coroutine was dropped: there may be no event loop any more to ask or to write with
     except McpError as error:
@@ -157,6 +192,303 @@ async def _write(session: ClientSession, message: SessionMessage) -> None:
             await session._write_stream.send(message)
     except Exception as error:
         logger.debug("the server is not told of an abandoned request: %r", error)
+
+
+def install(session: ClientSession, incoming: IncomingSeam) -> Callable[[], None]:
+    """Hand what `session` receives to `incoming`, as long as that wants it.
+
+    Returns:
+        Its undo.
+    """
+    return _ReceiveLoop(session, incoming).undo
+
+
+class _Veiled:
+    """A message that the chain is to see first: the SDK's receive loop takes no way of its own with it."""
+
+    __slots__ = ("data", "failure", "message")
+
+    root = SimpleNamespace(params=None)  # what the loop looks at
+
+    def __init__(self, data: dict[str, Any], message: Any, failure: ValidationError | None) -> None:
+        self.data = data
+        self.message = message
+        self.failure = failure
+
+    @property
+    def params(self) -> Any:
+        return self.data.get("params") if self.message is None else self.message.root.params
+
+    def with_params(self, params: Any) -> Any:
+        """The message as the SDK knows it.
+
+        Raises:
+            ValidationError: It does not know such a message.
+        """
+        if self.failure is not None:
+            raise self.failure
+        if params is not self.message.root.params:
+            self.message.root.params = params
+        return self.message
+
+
+class _Reading:
+    """Stands for the model that the receive loop validates each request or notification into."""
+
+    def __init__(self, loop: _ReceiveLoop, kind: Kind, model: Any) -> None:
+        self._loop = loop
+        self._kind: Kind = kind
+        self._model = model
+
+    def model_validate(self, data: dict[str, Any]) -> Any:
+        self._loop.begin_turn()
+        method = data["method"]
+        incoming = self._loop.incoming
+        if not incoming.wants(self._kind, method):
+            return self._model.model_validate(data)
+        try:
+            return _Veiled(data, self._model.model_validate(data), None)
+        except ValidationError as error:
+            if incoming.is_known(self._kind, method):
+                raise
+            return _Veiled(data, None, error)
+
+
+class _Answer(RequestResponder[Any, Any]):
+    """Keeps the response instead of sending it."""
+
+    response: Any = None
+
+    def __init__(self, responder: RequestResponder[Any, Any], request: Any) -> None:
+        params = request.root.params
+        super().__init__(
+            responder.request_id,
+            params.meta if params else None,
+            request,
+            responder._session,
+            lambda _: None,
+            responder.message_metadata,
+        )
+
+    async def respond(self, response: Any) -> None:
+        self._completed = True
+        self.response = response
+
+
+class _InFlight:
+    """A request that is being answered, for the server to cancel."""
+
+    def __init__(self, session: Any, request_id: Any) -> None:
+        self.scope = anyio.CancelScope()
+        self._session = session
+        self._request_id = request_id
+
+    async def cancel(self) -> None:
+        self.scope.cancel()
+        # As the SDK answers it.
+        refusal = ErrorData(code=0, message="Request cancelled", data=None)
+        await self._session._send_response(self._request_id, refusal)
+
+
+class _Turn:
+    """One message in the receive loop, from the SDK reading it to the last of its handlers."""
+
+    __slots__ = ("ended", "loop", "released")
+
+    def __init__(self, loop: _ReceiveLoop) -> None:
+        self.loop = loop
+        self.ended = False
+        self.released = False
+
+
+_turn: ContextVar[_Turn | None] = ContextVar("mcp_intercept_turn", default=None)
+
+
+class _Awaited(dict[Any, Any]):
+    """The table of awaited responses, which notices a request that a handler sends.
+
+    Line 1 runs handlers in its receive loop, so the response would never be read. Here another loop reads on while
+    the handler waits, and the first one rests when it is done.
+    """
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key, value)
+        turn = _turn.get()
+        if turn is not None and not turn.ended and not turn.released and turn.loop.awaited is self:
+            turn.released = True
+            turn.loop.read_on()
+
+
+class _ReceiveLoop:
+    """The places in the SDK's receive loop where messages of the server are handed out."""
+
+    def __init__(self, session: ClientSession, incoming: IncomingSeam) -> None:
+        self.incoming = incoming
+        self._session = ref(session)
+        self._resting: list[anyio.Event] = []
+        self._patches = patches = Patches()
+        state = session.__dict__
+        self._plain_awaited: dict[Any, Any] = state["_response_streams"]
+        self.awaited = _Awaited(self._plain_awaited)
+        patches.set(session, "_response_streams", self.awaited)
+        for kind in ("request", "notification"):
+            name = f"_receive_{kind}_type"
+            patches.set(session, name, _Reading(self, kind, state[name]))
+        self._before = {
+            name: state.get(name) for name in ("_received_request", "_received_notification", "_handle_incoming")
+        }
+        patches.set(session, "_received_request", self._received_request)
+        patches.set(session, "_received_notification", self._received_notification)
+        patches.set(session, "_handle_incoming", self._handle_incoming)
+
+    def undo(self) -> None:
+        """Leave the session as it was."""
+        self._plain_awaited.clear()
+        self._plain_awaited.update(self.awaited)
+        self._patches.undo()
+        session = self._session()
+        if session is not None:
+            session.__dict__.pop(VERSION_KEY, None)
+
+    def _original(self, name: str) -> Any:
+        # What the SDK, or a subclass, does runs on the object that was entered: callbacks get that as their session.
+        owner: Any = self.incoming.owner
+        return self._before[name] or getattr(type(owner), name).__get__(owner)
+
+    def begin_turn(self) -> None:
+        """The loop has read a message."""
+        _turn.set(_Turn(self))
+
+    def read_on(self) -> None:
+        """Have another loop read on."""
+        owner: Any = self.incoming.owner
+        if self._resting:
+            self._resting.pop().set()
+        else:
+            owner._task_group.start_soon(owner._receive_loop)
+
+    @staticmethod
+    def _drop_turn() -> None:
+        turn = _turn.get()
+        if turn is not None:
+            turn.ended = True
+            _turn.set(None)
+
+    async def _end_turn(self) -> None:
+        released = self._is_released()
+        self._drop_turn()
+        if released:
+            self._resting.append(wake := anyio.Event())
+            await wake.wait()
+
+    async def _received_request(self, responder: RequestResponder[Any, Any]) -> None:
+        try:
+            if type(responder.request) is _Veiled:
+                await self._answer(responder, responder.request)
+            else:
+                await self._original("_received_request")(responder)
+        except Exception as error:
+            if not self._is_released():
+                self._drop_turn()
+                raise
+            # As the loop does, which rests from here on.
+            logger.warning("Failed to validate request: %r", error)
+            refusal = ErrorData(code=INVALID_PARAMS, message="Invalid request parameters", data="")
+            message = JSONRPCMessage(JSONRPCError(jsonrpc="2.0", id=responder.request_id, error=refusal))
+            await responder._session._write_stream.send(SessionMessage(message=message))
+            responder._completed = True
+        if responder._completed:
+            await self._end_turn()
+
+    @staticmethod
+    def _is_released() -> bool:
+        turn = _turn.get()
+        return turn is not None and turn.released
+
+    async def _answer(self, responder: RequestResponder[Any, Any], veiled: _Veiled) -> None:
+        session: Any = responder._session
+        unanswered: Any = object()
+
+        async def deliver(params: Any) -> Any:
+            answer = _Answer(responder, veiled.with_params(params))
+            await self._original("_received_request")(answer)
+            if not answer._completed:
+                # Not even the SDK knows; the message handler is asked.
+                responder.request = answer.request
+                return unanswered
+            response = answer.response
+            return response if isinstance(response, ErrorData) else response.root
+
+        request_id = responder.request_id
+        session._in_flight[request_id] = in_flight = _InFlight(session, request_id)
+        response: Any = None
+        try:
+            with in_flight.scope:
+                response = await self.incoming.answer(
+                    veiled.data["method"], veiled.params, deliver, jsonrpc_id=request_id
+                )
+        finally:
+            session._in_flight[request_id] = responder
+        if in_flight.scope.cancelled_caught:
+            responder._completed = True
+            del session._in_flight[request_id]
+        elif response is not unanswered:
+            with responder:
+                await responder.respond(EmptyResult.model_validate(response) if isinstance(response, dict) else response)
+
+    async def _received_notification(self, notification: Any) -> None:
+        try:
+            if type(notification) is _Veiled:
+                await self._tell(notification)
+            else:
+                await self._original("_received_notification")(notification)
+        except Exception as error:
+            if not self._is_released():
+                self._drop_turn()
+                raise
+            logger.warning("Failed to validate notification: %r", error)  # as the loop does, which rests from here on
+            await self._end_turn()
+
+    async def _tell(self, veiled: _Veiled) -> None:
+        state: dict[str, Any] = self.incoming.owner.__dict__
+        callback: Any = None
+        method = veiled.data["method"]
+        if veiled.message is not None and isinstance(veiled.message.root, ProgressNotification):
+            callback = state["_progress_callbacks"].get(veiled.params.progressToken)
+
+        async def deliver(params: Any) -> None:
+            notification = veiled.with_params(params)
+            if isinstance(notification.root, CancelledNotification):
+                in_flight = state["_in_flight"].get(notification.root.params.requestId)
+                if in_flight is not None:
+                    await in_flight.cancel()
+                return
+            if callback is not None:
+                try:
+                    await callback(params.progress, params.total, params.message)
+                except Exception as error:
+                    logging.error("Progress callback raised an exception: %s", error)  # noqa: LOG015 - as the SDK does
+            await self._original("_received_notification")(notification)
+            await self._original("_handle_incoming")(notification)
+
+        await self.incoming.tell(method, veiled.params, deliver, origin=callback)
+
+    async def _handle_incoming(self, item: Any) -> None:
+        if type(item) is not _Veiled:
+            if _turn.get() is None:
+                self.begin_turn()  # a failure of the transport, or a response that nobody waits for
+            try:
+                await self._original("_handle_incoming")(item)
+            except Exception as error:
+                if not self._is_released():
+                    self._drop_turn()
+                    raise
+                logger.warning("a message handler failed: %r", error)
+        await self._end_turn()
+
+
+def send_raw_in_place(session: ClientSession, top: Callable[[], Any], patches: Patches) -> None:
+    """Line 1 sends everything through `send_request` and `send_notification`."""
 
 
 class SessionSeam:

@@ -1,0 +1,342 @@
+"""What a server sends, passed through the chains of all wrappers around one session.
+
+Above: `CallbackClientSession`, which adds itself here. Below: the line's code, which finds the places where the SDK
+receives, and hands over each message with a way to deliver it to the SDK.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+from pydantic import BaseModel, TypeAdapter
+
+from mcp_intercept._chain import Invocation, Step
+from mcp_intercept._context import Kind, MiddlewareContext, printable
+from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._results import admit_result
+from mcp_intercept._sdk import line, types
+from mcp_intercept.errors import MiddlewareError
+from mcp_intercept.methods import METHODS, Method
+
+if TYPE_CHECKING:
+    from mcp_intercept._sdk import ClientSession
+
+logger = logging.getLogger("mcp_intercept")
+
+Deliver = Callable[[Any], Awaitable[Any]]
+"""Hands params to the SDK, and returns the result; the `ErrorData` that a callback refuses with is a result."""
+
+_KEY = "_mcp_intercept_incoming"
+
+PROGRESS = "notifications/progress"
+
+
+class Receiver(Protocol):
+    """What is needed of a wrapper, which stands above."""
+
+    manager: MiddlewareManager
+
+    def context_of_incoming(
+        self, method: str, params: Any, kind: Kind, jsonrpc_id: str | int | None, origin: object
+    ) -> MiddlewareContext[Any]:
+        """The context of a message that the server sent."""
+        ...
+
+
+class Reported:
+    """The progress callback of a call, and the context of the call."""
+
+    __slots__ = ("callback", "context", "receiver")
+
+    def __init__(self, callback: Any, context: MiddlewareContext[Any], receiver: Receiver) -> None:
+        self.callback = callback
+        self.context = context
+        self.receiver = receiver
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        await self.callback(progress, total, message)
+
+    def context_for(self, receiver: Receiver) -> MiddlewareContext[Any] | None:
+        """The call as `receiver` knows it; each wrapper around a session has a context of its own for it."""
+        reported: Any = self
+        while isinstance(reported, Reported):
+            if reported.receiver is receiver:
+                return reported.context
+            reported = reported.callback
+        return None
+
+
+class Incoming:
+    """The wrappers around one session, outermost first, and what they do with what its server sends.
+
+    The state of the session holds this, and this holds the wrappers weakly: whoever drops a wrapper is done with it.
+    """
+
+    def __init__(self, session: ClientSession) -> None:
+        self._session = ref(session)
+        self._entered_by: ref[ClientSession] | None = None
+        self._around: tuple[ref[Receiver], ...] = ()
+        self._in_place: tuple[ref[Receiver], ...] = ()
+        self._receivers: tuple[ref[Receiver], ...] = ()
+        self._uninstall = line.install(session, self)
+
+    @classmethod
+    def of(cls, session: ClientSession) -> Incoming:
+        """The one of `session`, which is no wrapper."""
+        state = session.__dict__
+        if _KEY not in state:
+            state[_KEY] = cls(session)
+        found: Incoming = state[_KEY]
+        return found
+
+    def add(self, receiver: Receiver) -> None:
+        """Let a wrapper take part, outside of those that do already."""
+        self._set((ref(receiver, self._drop), *self._around), self._in_place)
+
+    def move_inside(self, receiver: Receiver) -> None:
+        """Let a wrapper take part as one that the session itself sends through: inside of those around it."""
+        for reference in self._around:
+            if reference() is receiver:
+                around = tuple(other for other in self._around if other is not reference)
+                self._set(around, (reference, *self._in_place))
+
+    def remove(self, receiver: Receiver) -> None:
+        """Let a wrapper take part no longer."""
+        for reference in self._receivers:
+            if reference() is receiver:
+                self._drop(reference)
+
+    def _set(self, around: tuple[ref[Receiver], ...], in_place: tuple[ref[Receiver], ...]) -> None:
+        self._around, self._in_place = around, in_place
+        self._receivers = (*around, *in_place)
+
+    def _drop(self, reference: ref[Receiver]) -> None:
+        self._set(
+            tuple(other for other in self._around if other is not reference),
+            tuple(other for other in self._in_place if other is not reference),
+        )
+        session = self._session()
+        if not self._receivers and session is not None and session.__dict__.get(_KEY) is self:
+            self._uninstall()
+            del session.__dict__[_KEY]
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the session itself sends through a wrapper."""
+        return bool(self._in_place)
+
+    @property
+    def owner(self) -> ClientSession | None:
+        """The object on which the SDK's code runs: the session, or the wrapper it was entered through."""
+        entered_by = self._entered_by and self._entered_by()
+        return entered_by or self._session()
+
+    def enter(self, wrapper: ClientSession) -> None:
+        """The session was entered through `wrapper`."""
+        self._entered_by = ref(wrapper)
+
+    def wants(self, kind: Kind, method: str) -> bool:
+        """Whether any wrapper has a use for such a message."""
+        for reference in self._receivers:
+            receiver = reference()
+            if receiver is not None:
+                manager = receiver.manager
+                if manager.watchers or _chain_of(manager, kind, method):
+                    return True
+        return False
+
+    @staticmethod
+    def is_known(kind: Kind, method: str) -> bool:
+        """Whether a server may send such a message; its params are then a model."""
+        return _row_of(kind, method) is not None
+
+    @staticmethod
+    def read_params(kind: Kind, method: str, params: Any) -> Any:
+        """The typed params of a message, from those of the wire; a vendor's stay as they are.
+
+        Raises:
+            ValidationError: They do not fit the method.
+        """
+        row = _row_of(kind, method)
+        if row is None or (params is None and row.optional):
+            return params
+        return getattr(types, row.params).model_validate(params, by_name=False)
+
+    async def answer(
+        self,
+        method: str,
+        params: Any,
+        deliver: Deliver,
+        *,
+        jsonrpc_id: str | int | None = None,
+        origin: object = None,
+        within_call: bool = False,
+    ) -> Any:
+        """Pass a request through the chains.
+
+        Args:
+            method: The wire name.
+            params: The params model, or what a vendor's request carries.
+            deliver: Has the SDK answer it.
+            jsonrpc_id: Its id.
+            origin: What tells which call it belongs to.
+            within_call: Whether there is no server to be told of an exception, but the caller of a call.
+
+        Returns:
+            The result, or the `ErrorData` to refuse with.
+
+        Raises:
+            Exception: What `deliver` raised.
+        """
+        raised: Exception | None = None
+        refusal: Any = None
+
+        async def refusing(params: Any) -> Any:
+            nonlocal raised, refusal
+            try:
+                response = await deliver(params)
+            except Exception as error:
+                raised = error
+                raise
+            if isinstance(response, types.ErrorData):
+                refusal, raised = response, line.to_error(response)
+                raise raised
+            return response
+
+        try:
+            return await self._pass("request", method, params, refusing, jsonrpc_id, origin)
+        except Exception as error:
+            if error is raised and refusal is not None:
+                return refusal
+            if error is raised:
+                raise
+            if isinstance(error, line.Error):
+                return error.error
+            if within_call:
+                raise
+            logger.exception("the server is told of an internal error in its %s, as middleware failed", _shown(method))
+            return types.ErrorData(code=types.INTERNAL_ERROR, message="Internal error")
+
+    async def tell(
+        self, method: str, params: Any, deliver: Deliver, *, origin: object = None, jsonrpc_id: str | int | None = None
+    ) -> None:
+        """Pass a notification through the chains.
+
+        Args:
+            method: The wire name.
+            params: The params model, or what a vendor's notification carries.
+            deliver: Has the SDK take it.
+            origin: What tells which call it belongs to.
+            jsonrpc_id: Of the request that it is about.
+
+        Raises:
+            Exception: What `deliver` raised. What a middleware raises is logged.
+        """
+        raised: Exception | None = None
+
+        async def delivering(params: Any) -> None:
+            nonlocal raised
+            try:
+                await deliver(params)
+            except Exception as error:
+                raised = error
+                raise
+
+        try:
+            await self._pass("notification", method, params, delivering, jsonrpc_id, origin)
+        except Exception as error:
+            if error is raised:
+                raise
+            logger.exception("an incoming %s is lost, as middleware failed", _shown(method))
+
+    async def _pass(
+        self, kind: Kind, method: str, params: Any, deliver: Deliver, jsonrpc_id: str | int | None, origin: object
+    ) -> Any:
+        step = deliver
+        for reference in reversed(self._receivers):
+            receiver = reference()
+            if receiver is None:
+                continue
+            chain = _chain_of(receiver.manager, kind, method)
+            if chain or receiver.manager.watchers:
+                step = partial(_receive, receiver, chain, kind, method, step, jsonrpc_id, origin)
+        return await step(params)
+
+
+async def _receive(
+    receiver: Receiver,
+    chain: Step | None,
+    kind: Kind,
+    method: str,
+    deliver: Deliver,
+    jsonrpc_id: str | int | None,
+    origin: object,
+    params: Any,
+) -> Any:
+    context = receiver.context_of_incoming(method, params, kind, jsonrpc_id, origin)
+    return await receiver.manager.run(chain, _IncomingCall(context, deliver), context)
+
+
+class _IncomingCall(Invocation):
+    """A message of the server's: delivered to the SDK, and what may answer it."""
+
+    __slots__ = ("_deliver", "_params")
+
+    def __init__(self, context: MiddlewareContext[Any], deliver: Deliver) -> None:
+        super().__init__(context)
+        self._deliver = deliver
+        self._params = context.params
+
+    async def send(self, context: MiddlewareContext[Any]) -> Any:
+        params = context.params
+        if params is not self._params:
+            row = _row_of(self.entry.kind, self.method)
+            wanted = dict if row is None else getattr(types, row.params)
+            if not isinstance(params, wanted) and type(params) is not type(self._params):
+                raise MiddlewareError(
+                    f"a middleware assigned an object of type {type(params).__name__} to context.params of the "
+                    f"incoming {_shown(self.method)}; assign a {wanted.__name__}",
+                    method=self.method,
+                )
+        return await self._deliver(params)
+
+    def admit(self, value: Any) -> Any:
+        if self.entry.kind == "notification":
+            if value is not None:
+                raise ValueError(f"returned an object of type {type(value).__name__}; a notification has no result")
+            return None
+        if isinstance(value, types.ErrorData):
+            # As a callback refuses. The layers further out meet the error that it is.
+            raise line.to_error(value)
+        if _row_of("request", self.method) is None and isinstance(value, BaseModel | dict):
+            return value
+        return admit_result(_result_type(self.method), value)
+
+
+def _row_of(kind: Kind, method: str) -> Method | None:
+    # What only a client sends is nothing that a typed hook should meet from a server.
+    row = METHODS.get(method)
+    return row if row is not None and row.kind == kind and row.sender != "client" else None
+
+
+def _chain_of(manager: MiddlewareManager, kind: Kind, method: str) -> Step | None:
+    chains = manager.requests if kind == "request" else manager.notifications
+    return chains[method] if _row_of(kind, method) or method not in METHODS else chains.unnamed
+
+
+@lru_cache(maxsize=64)
+def _result_type(method: str) -> Any:
+    row = _row_of("request", method)
+    if row is None:
+        return object
+    if method == "sampling/createMessage":
+        return TypeAdapter(types.CreateMessageResult | types.CreateMessageResultWithTools)
+    return getattr(types, row.result or "")
+
+
+def _shown(method: str) -> str:
+    return printable(method)

@@ -1,0 +1,63 @@
+"""Multi-round-trip calls (protocol version 2026-07-28): which messages belong to one call.
+
+A server answers a call with questions (`InputRequiredResult`); the client answers them, and sends the call again with
+the answers and the state the server gave it, as a request of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+from mcp_intercept._context import MiddlewareContext
+
+# A call that is never continued must not be remembered for ever.
+_MAX_OPEN = 256
+
+
+class _Round(NamedTuple):
+    first: MiddlewareContext[Any]
+    context: MiddlewareContext[Any]
+    target: object
+    result: Any
+
+
+class Rounds:
+    """The calls of one session that wait for answers to the server's questions."""
+
+    def __init__(self) -> None:
+        self._open: deque[_Round] = deque(maxlen=_MAX_OPEN)
+
+    def ask(self, context: MiddlewareContext[Any], result: Any) -> None:
+        """The call of `context` was answered with questions."""
+        first = context.related or context
+        self._open.append(_Round(first, context, _target(context.params), result))
+
+    def go_on(self, context: MiddlewareContext[Any]) -> None:
+        """Tie a call that brings answers to the call that it goes on with."""
+        params = context.params
+        keys = set(params.input_responses or {})
+        for waiting in self._open:
+            asked = waiting.result
+            if (
+                waiting.context.method == context.method
+                and waiting.target == _target(params)
+                and asked.request_state == params.request_state
+                and set(asked.input_requests or {}) == keys
+            ):
+                context.related = waiting.first
+                context.round = waiting.context.round + 1
+                self._open.remove(waiting)
+                return
+
+    def call_of(self, question: object) -> MiddlewareContext[Any] | None:
+        """The call whose answer held `question`."""
+        for waiting in self._open:
+            if any(asked is question for asked in (waiting.result.input_requests or {}).values()):
+                return waiting.context
+        return None
+
+
+def _target(params: Any) -> object:
+    """What distinguishes calls of one method: the tool and its arguments, the prompt, the resource."""
+    return getattr(params, "name", None), getattr(params, "arguments", None), getattr(params, "uri", None)

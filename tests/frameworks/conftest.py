@@ -1,0 +1,5 @@
+"""Gives every test here the fixture `server`."""
+
+from tests.frameworks.seen import server
+
+__all__ = ["server"]

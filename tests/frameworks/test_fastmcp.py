@@ -1,0 +1,107 @@
+"""The client of fastmcp. Needs `fastmcp` 4."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from mcp_intercept import intercept, intercept_all
+from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
+
+if importlib.util.find_spec("fastmcp") is None:
+    pytest.skip("fastmcp is not installed", allow_module_level=True)
+os.environ["FASTMCP_CHECK_FOR_UPDATES"] = "off"
+os.environ["FASTMCP_SHOW_SERVER_BANNER"] = "false"
+
+from fastmcp import Client, FastMCP
+from fastmcp.client.transports import ClientTransport, StdioTransport, StreamableHttpTransport
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"  # its transports make tasks of asyncio
+
+
+def transport_of(server: Server) -> Any:
+    if server.url:
+        return StreamableHttpTransport(server.url)
+    return StdioTransport(server.command[0], server.command[1:], keep_alive=False)
+
+
+async def answer_from(client: Client[Any]) -> str:
+    """What a client without an agent does: look for the tool, call it."""
+    assert "add" in [tool.name for tool in await client.list_tools()]
+    result: Any = await client.call_tool("add", {"a": 1, "b": 2})
+    text: str = result.content[0].text
+    return text
+
+
+async def answer_of(transport: Any, **options: Any) -> str:
+    async with Client(transport, **options) as client:
+        return await answer_from(client)
+
+
+@pytest.mark.parametrize(("mode", "handshake"), [("auto", "server/discover"), ("legacy", "initialize")])
+async def test_everything_a_client_sends_is_seen(server: Server, mode: str, handshake: str) -> None:
+    seen = Seen()
+    with intercept_all(seen):
+        assert await answer_of(transport_of(server), mode=mode) == "3"
+    assert_seen(seen)
+    assert seen.methods[0] == handshake
+    assert len({context.connection_id for context, _ in seen.exchanges}) == 1
+
+
+async def test_what_a_middleware_rewrites_is_what_the_client_gets(server: Server) -> None:
+    with intercept_all(Rewrite()):
+        assert await answer_of(transport_of(server)) == "41"
+
+
+async def test_after_the_block_nothing_is_seen(server: Server) -> None:
+    seen = Seen()
+    async with Client(transport_of(server)) as client:
+        with intercept_all(seen, Rewrite()):
+            assert await answer_from(client) == "41"
+        passed = len(seen.exchanges)
+        assert await answer_from(client) == "3"
+    assert await answer_of(transport_of(server)) == "3"
+    assert len(seen.exchanges) == passed
+
+
+async def test_a_server_in_the_same_process() -> None:
+    app: Any = FastMCP("tests")
+
+    @app.tool
+    def add(a: int, b: int) -> int:
+        return a + b
+
+    seen = Seen()
+    with intercept_all(seen, Rewrite()):
+        assert await answer_of(app) == "41"
+    assert_seen(seen)
+
+
+class Intercepted(ClientTransport):
+    """A transport of fastmcp, with a chain around the session it makes: the way that needs no `intercept_all`."""
+
+    def __init__(self, transport: ClientTransport, *middlewares: Any) -> None:
+        self.transport = transport
+        self.middlewares = middlewares
+
+    @asynccontextmanager
+    async def connect_session(self, **options: Any) -> AsyncIterator[Any]:
+        async with self.transport.connect_session(**options) as session:
+            yield intercept(session, *self.middlewares, connection_id="tests")
+
+
+async def test_a_transport_that_intercepts_its_session(server: Server) -> None:
+    seen = Seen()
+    assert await answer_of(Intercepted(transport_of(server), seen, Rewrite())) == "41"
+    assert_seen(seen)
+    assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
