@@ -15,9 +15,10 @@ from mcp_intercept._context import (
     ProgressCallback,
 )
 from mcp_intercept._everywhere import intercept_all
+from mcp_intercept._intercept import intercept
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import Middleware, hook
-from mcp_intercept._session import CallbackClientSession, intercept
+from mcp_intercept._session import CallbackClientSession
 from mcp_intercept.errors import InterceptError, MiddlewareError
 
 __all__ = [

@@ -60,14 +60,16 @@ class Invocation:
         attempts: How often the terminal was reached; negative once the message has left the chain.
         context: The context that last reached the terminal, else the one that entered.
         entry: The context that entered.
+        jsonrpc_response: What was last read from the wire in answer to it, where that was captured.
         result: What the terminal, or a checked short cut, last returned.
     """
 
-    __slots__ = ("attempts", "context", "entry", "method", "result")
+    __slots__ = ("attempts", "context", "entry", "jsonrpc_response", "method", "result")
 
     attempts: int
     context: MiddlewareContext[Any]
     entry: MiddlewareContext[Any]
+    jsonrpc_response: Any
     method: str
     result: Any
 
@@ -77,6 +79,7 @@ class Invocation:
         # Not context.method, which a middleware could have assigned.
         self.method = context.method
         self.result = NOTHING
+        self.jsonrpc_response = None
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         """Do what the chain is wrapped around."""

@@ -8,9 +8,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
+from mcp_intercept._intercept import intercept
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line, transports
-from mcp_intercept._session import CallbackClientSession, attach_link, intercept
+from mcp_intercept._session import CallbackClientSession, attach_wire
+from mcp_intercept._wire import FrameListener, WireTap
 from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ async def connect(
     logging_callback: LoggingFnT | None = None,
     message_handler: MessageHandlerFnT | None = None,
     client_info: types.Implementation | None = None,
+    on_frame: FrameListener | None = None,
 ) -> AsyncGenerator[CallbackClientSession, None]:
     """Open an initialized session whose every message passes the middlewares, the handshake included.
 
@@ -66,6 +69,8 @@ async def connect(
         logging_callback: Gets the server's log messages.
         message_handler: Gets every incoming notification, and the errors of the transport.
         client_info: Name and version of the client.
+        on_frame: Called with `"outgoing"` or `"incoming"` and each JSON-RPC message as it passes, what the SDK sends
+            by itself included. It can change nothing, and one that raises is logged once.
 
     Raises:
         UnsupportedTargetError: `server` is none of these.
@@ -82,9 +87,9 @@ async def connect(
     body_error: BaseException | None = None
     try:
         async with streams as pair:
+            tap = WireTap(on_frame)
             inner = ClientSession(
-                pair[0],
-                pair[1],
+                *tap.streams(pair[0], pair[1]),
                 read_timeout_seconds=None if timeout is None else line.to_timeout(timeout),
                 sampling_callback=sampling_callback,
                 elicitation_callback=elicitation_callback,
@@ -94,8 +99,7 @@ async def connect(
                 client_info=client_info,
             )
             session = intercept(inner, *middlewares, connection_id=connection_id)
-            if _is_url(server):
-                attach_link(session, link)
+            attach_wire(session, tap, link if _is_url(server) else None)
             async with session:
                 await line.handshake(session, mode)
                 try:

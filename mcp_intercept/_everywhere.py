@@ -19,10 +19,12 @@ from typing import Any
 from weakref import WeakSet, ref
 
 from mcp_intercept._chain import AnyMiddleware
+from mcp_intercept._incoming import Incoming
+from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line
 from mcp_intercept._sdk.patches import Patches
-from mcp_intercept._session import CallbackClientSession, intercept, manager_of
+from mcp_intercept._session import CallbackClientSession
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -51,6 +53,8 @@ class _InPlace:
     def __init__(self, session: ClientSession) -> None:
         self._session = ref(session)
         self._wrappers: dict[_Scope, CallbackClientSession] = {}
+        # What it patches, must be patched before, and for longer.
+        Incoming.of(session)
         self._own = _Own(session)
         self._patches = patches = Patches()
         patches.set(session, _KEY, self)
@@ -82,9 +86,9 @@ class _InPlace:
         for wrapper in self._wrappers.values():
             if wrapper._interception.below is gone.wrapper():
                 wrapper._interception.below = gone.below
-        gone.incoming.remove(gone)
         if not self._wrappers:
             self._patches.undo()
+        gone.incoming.remove(gone)
 
 
 # Reentrant: the collector may end a session, and what holds on to it, in the middle of anything.
@@ -113,14 +117,13 @@ def _attach(scope: _Scope, session: ClientSession) -> None:
         logger.exception("a %s is not intercepted", type(session).__name__)
 
 
-def _live_sessions() -> list[ClientSession]:
-    return [
-        candidate
-        for candidate in gc.get_objects()
-        if issubclass(type(candidate), ClientSession)
-        and not issubclass(type(candidate), CallbackClientSession)
-        and line.LAST_KEY in vars(candidate)  # else another thread is just making it
-    ]
+def _is_live(candidate: Any) -> bool:
+    if not issubclass(type(candidate), ClientSession) or issubclass(type(candidate), CallbackClientSession):
+        return False
+    state = vars(candidate)
+    group = state.get("_task_group")
+    is_closed = group is not None and group.cancel_scope.cancel_called
+    return line.LAST_KEY in state and not is_closed  # without that key, another thread is just making it
 
 
 @contextmanager
@@ -148,7 +151,7 @@ def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> Generator[
         # Unless it is still there, below what somebody else has put over it.
         if ClientSession.__init__ is _plain_init:
             ClientSession.__init__ = _init  # type: ignore[method-assign]
-    for session in _live_sessions():
+    for session in filter(_is_live, gc.get_objects()):
         _attach(scope, session)
     try:
         yield scope.manager

@@ -24,6 +24,7 @@ from mcp_intercept.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from mcp_intercept._sdk import ClientSession
+    from mcp_intercept._wire import WireTap
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -82,6 +83,7 @@ class Incoming:
         self._around: tuple[ref[Receiver], ...] = ()
         self._in_place: tuple[ref[Receiver], ...] = ()
         self._receivers: tuple[ref[Receiver], ...] = ()
+        self.tap: WireTap | None = None
         self._uninstall = line.install(session, self)
 
     @classmethod

@@ -351,7 +351,7 @@ class MiddlewareManager:
         duration = perf_counter() - started
         invocation.end()
         entry = invocation.entry
-        response = MCPResponseContext(entry.id, result, error, duration, entry.metadata)
+        response = MCPResponseContext(entry.id, result, error, duration, entry.metadata, invocation.jsonrpc_response)
         for watcher in self.watchers:
             watcher.notify(invocation.context, response)
         return response

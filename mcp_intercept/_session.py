@@ -22,13 +22,14 @@ from weakref import ref
 from anyio.lowlevel import RunVar
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mcp_intercept._chain import NOTHING, AnyMiddleware, Invocation
+from mcp_intercept._chain import NOTHING, Invocation
 from mcp_intercept._context import CallOptions, Kind, MiddlewareContext, printable
 from mcp_intercept._incoming import PROGRESS, Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
 from mcp_intercept._rounds import Rounds
 from mcp_intercept._sdk import LINE, ClientSession, line, types
+from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import MiddlewareError, SessionStateError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -214,15 +215,17 @@ class _Interception:
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
-        below = self.below
-        if isinstance(below, CallbackClientSession):
-            return await below.send_request(*arguments, _headers=headers)
-        if headers and self.link is not None:
+        if self._is_seen_to():
+            return await self.below.send_request(*arguments, _headers=headers)
+        if self.link is not None:
             with self.link.sending(self.inner, headers):
                 return await self.transmit(*arguments)
-        if headers:
+        if line.sending_unlinked is None:
             logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
-        return await self.transmit(*arguments)
+            return await self.transmit(*arguments)
+        logger.debug("headers of a call are sent if the transport of %s is HTTP", self.connection_id)
+        with line.sending_unlinked(self.inner, headers):
+            return await self.transmit(*arguments)
 
     async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
         """Pass a request that does not go through `send_request` down the chain."""
@@ -231,7 +234,7 @@ class _Interception:
         manager = self.manager
         method = request.method
         context = self.context(session, method, request.params, "request", CallOptions(seconds))
-        call = _RawCall(context, request, result_type, send)
+        call = _RawCall(self, context, request, result_type, send)
         return await manager.run(manager.requests[method], call, context)
 
 
@@ -246,6 +249,7 @@ class _Call(Invocation):
         self.context = self.entry = context
         self.method = context.method
         self.result = NOTHING
+        self.jsonrpc_response = None
         self.message = message
         self.params = context.params
         self.result_type = result_type
@@ -312,24 +316,29 @@ class _RequestCall(_Call):
             timeout = _checked_timeout(options.timeout, self.method)
         interception = self.interception
         progress_callback = options.progress_callback
+        token: str | int | None = None
         if interception.manager.sees_progress:
             if progress_callback is not None:
                 progress_callback = Reported(progress_callback, self.entry, interception)
-            elif (token := _progress_token(context.params)) is not None:
-                return self._send_reporting(token, request, timeout, options.headers)
+            else:
+                token = _progress_token(context.params)
         arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
+        sending: Awaitable[Any]
         if options.headers:
-            return interception.transmit_with(options.headers, *arguments)
-        return interception.transmit(*arguments)
+            sending = interception.transmit_with(options.headers, *arguments)
+        else:
+            sending = interception.transmit(*arguments)
+        if token is not None:
+            sending = self._reporting(token, sending)
+        tap = interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
 
-    async def _send_reporting(self, token: str | int, request: Any, timeout: Any, headers: dict[str, str]) -> Any:
-        """Send a request with a progress token of the caller's."""
+    async def _reporting(self, token: str | int, sending: Awaitable[Any]) -> Any:
+        """Send a request with a progress token that the caller chose."""
         tokens = self.interception.tokens
         tokens[token] = self.entry
         try:
-            return await self.interception.transmit_with(
-                headers, request, self.result_type, timeout, self.metadata, None
-            )
+            return await sending
         finally:
             tokens.pop(token, None)
 
@@ -354,16 +363,26 @@ class _NotificationCall(_Call):
 class _RawCall(_Call):
     """A request that the SDK sends past `send_request`, see `line.SessionSeam`."""
 
-    __slots__ = ("_send",)
+    __slots__ = ("_interception", "_send")
 
-    def __init__(self, context: MiddlewareContext[Any], request: Any, result_type: Any, send: Any) -> None:
+    def __init__(
+        self,
+        interception: _Interception,
+        context: MiddlewareContext[Any],
+        request: Any,
+        result_type: Any,
+        send: Any,
+    ) -> None:
         super().__init__(context, request, result_type)
+        self._interception = interception
         self._send = send
 
-    async def send(self, context: MiddlewareContext[Any]) -> Any:
+    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         options = context.options
         _checked_timeout(options.timeout, self.method)
-        return await self._send(self.message_for(context), options)
+        sending: Awaitable[Any] = self._send(self.message_for(context), options)
+        tap = self._interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
 
 
 def _checked_timeout(seconds: Any, method: str) -> Any:
@@ -621,33 +640,12 @@ def _wrapper_class(cls: type[Any], session_type: type[Any]) -> type[CallbackClie
         ) from error
 
 
-def intercept(
-    session: ClientSession, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
-) -> CallbackClientSession:
-    """Wrap a session: the short form of `CallbackClientSession`.
-
-    Args:
-        session: The session to wrap; may already be entered.
-        middlewares: The middlewares, first outermost; or one `MiddlewareManager`.
-        connection_id: What `context.connection_id` shows; by default a short generated name.
-
-    Raises:
-        MiddlewareError: One of the middlewares is none.
-        UnsupportedTargetError: `session` is none.
-    """
-    return CallbackClientSession(session, connection_id or f"mcp-{next(_connection_numbers)}", manager_of(middlewares))
+def new_connection_id() -> str:
+    """A short readable name for a connection that nobody has named."""
+    return f"mcp-{next(_connection_numbers)}"
 
 
-def attach_link(session: CallbackClientSession, link: line.HttpLink) -> None:
-    """Make a session know the HTTP side of its connection: for headers of single calls, and the session id."""
+def attach_wire(session: CallbackClientSession, tap: WireTap, link: line.HttpLink | None = None) -> None:
+    """Make a session know its wire: for JSON-RPC ids and responses, headers of single calls, and the session id."""
+    session._interception.incoming.tap = tap
     session._interception.link = link
-
-
-def manager_of(middlewares: tuple[AnyMiddleware | MiddlewareManager, ...]) -> MiddlewareManager:
-    """The one manager that is given, or a new one for the middlewares that are."""
-    first = middlewares[0] if middlewares else None
-    if isinstance(first, MiddlewareManager):
-        if len(middlewares) > 1:
-            raise MiddlewareError("give either one MiddlewareManager or middlewares, not both")
-        return first
-    return MiddlewareManager(cast("tuple[AnyMiddleware, ...]", middlewares))

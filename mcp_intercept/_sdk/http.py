@@ -10,6 +10,15 @@ from typing import Any
 _STAMPED = frozenset({"accept", "content-type", "content-length", "host", "last-event-id"})
 
 
+def _is_of_protocol(name: str) -> bool:
+    return name.lower() in _STAMPED or name.lower().startswith("mcp-")
+
+
+def without_protocol(headers: Mapping[str, str]) -> dict[str, str]:
+    """What of `headers` the protocol has no use for, where it cannot be seen what it has set."""
+    return {name: value for name, value in headers.items() if not _is_of_protocol(name)}
+
+
 def merge_headers(target: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
     """Set `headers` on an HTTP request, except where the protocol has set its own.
 
@@ -18,8 +27,7 @@ def merge_headers(target: MutableMapping[str, str], headers: Mapping[str, str]) 
         headers: What a middleware asked for.
     """
     for name, value in headers.items():
-        protocol = name.lower() in _STAMPED or name.lower().startswith("mcp-")
-        if not (protocol and name in target):
+        if not (_is_of_protocol(name) and name in target):
             target[name] = value
 
 

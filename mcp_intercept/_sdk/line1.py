@@ -35,7 +35,7 @@ from mcp.types import (
     JSONRPCNotification,
     ProgressNotification,
 )
-from pydantic import BaseModel, RootModel, ValidationError
+from pydantic import RootModel, ValidationError
 
 from mcp_intercept._context import Kind, is_sdk_timeout
 from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
@@ -76,6 +76,11 @@ def progress_token_of(holder: Any) -> str | int | None:
     """The progress token in the `_meta` of a request, or the params of a progress notification."""
     token: str | int | None = getattr(holder, "progressToken", None)
     return token
+
+
+def frame_of(item: Any) -> Any:
+    """The JSON-RPC message in what passes between a session and its transport; `None` for an exception."""
+    return item.message.root if isinstance(item, SessionMessage) else None
 
 
 def with_params(message: Any, params: Any) -> Any:
@@ -434,7 +439,9 @@ class _ReceiveLoop:
             del session._in_flight[request_id]
         elif response is not unanswered:
             with responder:
-                await responder.respond(EmptyResult.model_validate(response) if isinstance(response, dict) else response)
+                await responder.respond(
+                    EmptyResult.model_validate(response) if isinstance(response, dict) else response
+                )
 
     async def _received_notification(self, notification: Any) -> None:
         try:
@@ -467,7 +474,7 @@ class _ReceiveLoop:
                 try:
                     await callback(params.progress, params.total, params.message)
                 except Exception as error:
-                    logging.error("Progress callback raised an exception: %s", error)  # noqa: LOG015 - as the SDK does
+                    logging.error("Progress callback raised an exception: %s", error)
             await self._original("_received_notification")(notification)
             await self._original("_handle_incoming")(notification)
 
@@ -485,6 +492,18 @@ class _ReceiveLoop:
                     raise
                 logger.warning("a message handler failed: %r", error)
         await self._end_turn()
+
+
+def is_client(target: object) -> bool:
+    """Line 1 has no `Client`."""
+    return False
+
+
+linked: Any = None
+tap: Any = None
+
+sending_unlinked: Any = None
+"""Line 1 hands its transports no headers."""
 
 
 def send_raw_in_place(session: ClientSession, top: Callable[[], Any], patches: Patches) -> None:

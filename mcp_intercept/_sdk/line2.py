@@ -13,17 +13,20 @@ from weakref import ref
 import anyio
 import httpx2
 import mcp.types as types
-from mcp import ClientSession, MCPError
+from mcp import Client, ClientSession, MCPError
+from mcp.client.client import _connect_transport
 from mcp.shared import jsonrpc_dispatcher
 from mcp.shared.direct_dispatcher import DirectDispatcher
 from mcp.shared.dispatcher import coerce_request_id
+from mcp.shared.message import SessionMessage
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS, MODERN_PROTOCOL_VERSIONS
 from pydantic import BaseModel, ValidationError
 
 from mcp_intercept._context import CallOptions
-from mcp_intercept._sdk.http import HttpLinkBase, merge_headers
+from mcp_intercept._sdk.http import HttpLinkBase, merge_headers, without_protocol
 from mcp_intercept._sdk.patches import Patches
-from mcp_intercept._sdk.seam import IncomingSeam, InterceptionSeam
+from mcp_intercept._sdk.seam import IncomingSeam, InterceptionSeam, TapSeam
+from mcp_intercept._sdk.transports import http_streams
 
 # Where the negotiated protocol version is found in the state of a session.
 VERSION_KEY = "_negotiated_version"
@@ -54,9 +57,16 @@ def message_of(message: Any) -> Any:
 def progress_token_of(holder: Any) -> str | int | None:
     """The progress token in the `_meta` of a request, or the params of a progress notification."""
     # `_meta` is a dict on this line.
-    found = holder.get("progressToken", holder.get("progress_token")) if isinstance(holder, dict) else holder.progress_token
+    found = (
+        holder.get("progressToken", holder.get("progress_token")) if isinstance(holder, dict) else holder.progress_token
+    )
     token: str | int | None = found
     return token
+
+
+def frame_of(item: Any) -> Any:
+    """The JSON-RPC message in what passes between a session and its transport; `None` for an exception."""
+    return item.message if isinstance(item, SessionMessage) else None
 
 
 def with_params(message: Any, params: Any) -> Any:
@@ -183,6 +193,35 @@ class _Forwarder:
         return wire["raw"] if _is_same_json(data, wire["answer"]) else data
 
 
+def is_client(target: object) -> bool:
+    """Whether `target` is a `Client`."""
+    return issubclass(type(target), Client)
+
+
+@contextmanager
+def linked(client: Any) -> Generator[HttpLink | None, None, None]:
+    """Have a client that is to open a URL do so over a connection that is known; the value is its HTTP side."""
+    if not isinstance(client.server, str):
+        yield None
+        return
+    link = HttpLink()
+    connect = client._connect
+    client._connect = _connect_transport(http_streams(client.server, link, None, None, None))
+    try:
+        yield link
+    finally:
+        client._connect = connect
+
+
+def tap(session: ClientSession, tap: TapSeam) -> bool:
+    """Read along with a session that was not yet entered; whether it has a wire at all."""
+    dispatcher = session._dispatcher
+    if not isinstance(dispatcher, jsonrpc_dispatcher.JSONRPCDispatcher):
+        return False
+    dispatcher._read_stream, dispatcher._write_stream = tap.streams(dispatcher._read_stream, dispatcher._write_stream)
+    return True
+
+
 def send_raw_in_place(session: ClientSession, top: Callable[[], Any], patches: Patches) -> None:
     """Lead what a session hands directly to its dispatcher through the wrapper that `top` returns, and those below."""
     dispatcher: Any = session._dispatcher
@@ -222,6 +261,7 @@ class _Receiving:
     """The places where a session and its dispatcher hand out messages of the server."""
 
     def __init__(self, session: ClientSession, incoming: IncomingSeam) -> None:
+        self._session = ref(session)
         self._incoming = incoming
         self._patches = Patches()
         self._own: dict[str, Any] = {}
@@ -236,6 +276,7 @@ class _Receiving:
         elif isinstance(dispatcher, DirectDispatcher):
             self._patch(dispatcher, "_dispatch_request", self._dispatch_direct_request)
             self._patch(dispatcher, "_dispatch_notify", self._dispatch_direct_notification)
+            self._patch(dispatcher, "send_raw_request", self._send_direct)
         else:
             # Of a dispatcher that somebody wrote, it is known only what it is given when the session is entered.
             self._patch(session, "_on_request", self._on_request)
@@ -244,6 +285,10 @@ class _Receiving:
     def undo(self) -> None:
         """Leave the session as it was."""
         self._patches.undo()
+        session = self._session()
+        stamp = None if session is None else session.__dict__["_stamp"]
+        if session is not None and isinstance(stamp, _Stamp):
+            session.__dict__["_stamp"] = stamp.stamp
 
     def _patch(self, target: Any, name: str, function: Any) -> None:
         self._own[name] = vars(target).get(name)
@@ -308,9 +353,7 @@ class _Receiving:
             raw = await on_request(context, method, message.wire(params))
             return types.EmptyResult.model_validate(raw) if method == "ping" else raw
 
-        result = await incoming.answer(
-            method, message.params, deliver, jsonrpc_id=getattr(context, "request_id", None)
-        )
+        result = await incoming.answer(method, message.params, deliver, jsonrpc_id=getattr(context, "request_id", None))
         if isinstance(result, types.ErrorData):
             raise to_error(result)
         return _dump(result) if isinstance(result, BaseModel) else result
@@ -394,6 +437,25 @@ class _Receiving:
 
         await self._tell(message, on_notify, None, None, method, params)
 
+    async def _send_direct(self, method: str, params: Any, opts: Any = None) -> Any:
+        """Report progress through the chain: in process, it is no notification, but a call of the callback."""
+        original = self._original(self._dispatcher(), "send_raw_request")
+        callback = (opts or {}).get("on_progress")
+        if callback is None:
+            return await original(method, params, opts)
+
+        async def report(progress: float, total: float | None = None, message: str | None = None) -> None:
+            async def deliver(params: Any) -> None:
+                await callback(params.progress, params.total, params.message)
+
+            token = getattr(getattr(callback, "context", None), "id", method)
+            reported = types.ProgressNotificationParams(
+                progress_token=token, progress=progress, total=total, message=message
+            )
+            await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
+
+        return await original(method, params, {**opts, "on_progress": report})
+
     async def _on_notify(self, context: Any, method: str, params: Any) -> None:
         original = self._original(self._incoming.owner, "_on_notify")
         message = self._message(method, params)
@@ -465,17 +527,48 @@ def _dump(model: BaseModel) -> dict[str, Any]:
 _call_headers: ContextVar[list[Mapping[str, str]]] = ContextVar("mcp_intercept_call_headers")
 
 
+@contextmanager
+def sending_unlinked(session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
+    """Hand `headers` to the transport with the request that `session` sends next, as the SDK does with its own."""
+    state = session.__dict__
+    stamp = state["_stamp"]
+    if not isinstance(stamp, _Stamp):
+        # The SDK makes a new one with each handshake.
+        state["_stamp"] = _Stamp(stamp)
+    with _sending(without_protocol(headers)):
+        yield
+
+
+class _Stamp:
+    """What puts the headers of the protocol on a request, and those of the call in progress before."""
+
+    def __init__(self, stamp: Any) -> None:
+        self.stamp = stamp
+
+    def __call__(self, data: dict[str, Any], opts: Any) -> None:
+        waiting = _call_headers.get([])
+        if waiting:
+            opts["headers"] = dict(waiting.pop())
+        self.stamp(data, opts)
+
+
+@contextmanager
+def _sending(headers: Mapping[str, str]) -> Generator[None, None, None]:
+    token = _call_headers.set([headers])
+    try:
+        yield
+    finally:
+        _call_headers.reset(token)
+
+
 class HttpLink(HttpLinkBase):
     """The HTTP side of one connection; line 2 runs its requests in the context of the call."""
 
     @contextmanager
     def sending(self, session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
         """Put `headers` on the HTTP request of the JSON-RPC request that `session` sends next."""
-        token = _call_headers.set([headers])
-        try:
+        with _sending(headers):
             yield
-        finally:
-            _call_headers.reset(token)
 
     async def on_request(self, request: httpx2.Request) -> None:
         """Add the headers of the call that this HTTP request carries."""

@@ -66,3 +66,11 @@ class IncomingSeam(Protocol):
     ) -> None:
         """Pass a notification through the chains."""
         ...
+
+
+class TapSeam(Protocol):
+    """What reads along on the wire."""
+
+    def streams(self, read: Any, write: Any) -> tuple[Any, Any]:
+        """The same two streams, read along."""
+        ...

@@ -1,0 +1,164 @@
+"""`WireTap`: every JSON-RPC message between a session and its transport, both ways, with its real id.
+
+It reads along where the SDK hands messages to the transport and gets them from it, and changes nothing. What stands
+above learns of each call what was sent and received for it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from mcp_intercept._chain import Invocation, describe
+from mcp_intercept._context import Direction
+from mcp_intercept._sdk import line
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+logger = logging.getLogger("mcp_intercept")
+
+FrameListener: TypeAlias = Callable[[Direction, Any], object]
+"""Called with each JSON-RPC message, a model of `mcp.types`: `JSONRPCRequest`, `JSONRPCResponse`, ... Never awaited."""
+
+# The calls whose request is being written in this context: of several wrappers around one session, outermost first.
+_writing: ContextVar[tuple[Invocation, ...]] = ContextVar("mcp_intercept_writing", default=())
+
+_UNSENT: Any = object()
+
+
+class WireTap:
+    """Reads along on a pair of streams. Nothing is reordered, dropped, copied or held up.
+
+    Args:
+        listener: Gets every message, outgoing ones just before they are written. If it raises, that is logged once.
+    """
+
+    def __init__(self, listener: FrameListener | None = None) -> None:
+        self._listener = listener
+        self._failed = False
+        self._waiting: dict[str | int, tuple[Invocation, ...]] = {}
+
+    def streams(self, read: Any, write: Any) -> tuple[Any, Any]:
+        """The same two streams, read along."""
+        return _Reading(read, self), _Writing(write, self)
+
+    @asynccontextmanager
+    async def transport(self, transport: AbstractAsyncContextManager[Any]) -> AsyncGenerator[tuple[Any, Any], None]:
+        """Open a transport of the SDK's, read along."""
+        async with transport as pair:
+            yield self.streams(pair[0], pair[1])
+
+    async def send(self, call: Invocation, sending: Awaitable[Any]) -> Any:
+        """Await `sending`, which writes the request of `call`, and note its id and its response."""
+        call.jsonrpc_response = _UNSENT
+        token = _writing.set((*_writing.get(), call))
+        try:
+            return await sending
+        finally:
+            with suppress(ValueError):  # a coroutine that was dropped is closed in another context
+                _writing.reset(token)
+            if call.jsonrpc_response is _UNSENT:
+                call.jsonrpc_response = None
+            elif call.jsonrpc_response is None and call.context.jsonrpc_id is not None:
+                self._waiting.pop(call.context.jsonrpc_id, None)
+
+    def sent(self, item: Any) -> None:
+        """The session hands `item` to the transport."""
+        message = line.frame_of(item)
+        calls = _writing.get()
+        if calls:
+            method = getattr(message, "method", None)
+            request_id: str | int | None = getattr(message, "id", None)
+            # What else is written in the same context belongs to no call.
+            unsent = tuple(call for call in calls if call.jsonrpc_response is _UNSENT and call.method == method)
+            if unsent and request_id is not None:
+                self._waiting[request_id] = unsent
+                for call in unsent:
+                    call.jsonrpc_response = None
+                    call.context.jsonrpc_id = call.entry.jsonrpc_id = request_id
+        if self._listener is not None:
+            self._tell("outgoing", message)
+
+    def received(self, item: Any) -> None:
+        """The session gets `item` from the transport."""
+        message = line.frame_of(item)
+        if message is None:
+            return  # a failure of the transport
+        if self._waiting and not hasattr(message, "method"):
+            for call in self._waiting.pop(message.id, ()) or self._waiting.pop(_as_number(message.id), ()):
+                call.jsonrpc_response = message
+        if self._listener is not None:
+            self._tell("incoming", message)
+
+    def _tell(self, direction: Direction, message: Any) -> None:
+        listener = self._listener
+        try:
+            if listener is not None:
+                listener(direction, message)
+        except Exception:
+            if not self._failed:
+                self._failed = True
+                with suppress(Exception):  # a handler of the user's may fail in its turn
+                    logger.exception(
+                        "frame listener %s failed; the message is not affected, and further failures are not logged",
+                        describe(listener),
+                    )
+
+
+def _as_number(request_id: Any) -> Any:
+    # Some servers send back "7" for 7, which the SDK takes for the same.
+    return int(request_id) if isinstance(request_id, str) and request_id.isdecimal() else request_id
+
+
+class _Tapped:
+    """A stream, and everything that it is besides what is read along."""
+
+    def __init__(self, stream: Any, tap: WireTap) -> None:
+        self._stream = stream
+        self._tap = tap
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    async def __aenter__(self) -> Self:
+        await self._stream.__aenter__()
+        return self
+
+    async def __aexit__(self, *exception: Any) -> Any:
+        return await self._stream.__aexit__(*exception)
+
+
+class _Reading(_Tapped):
+    async def receive(self) -> Any:
+        item = await self._stream.receive()
+        self._tap.received(item)
+        return item
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        item = await self._stream.__anext__()
+        self._tap.received(item)
+        return item
+
+
+class _Writing(_Tapped):
+    async def send(self, item: Any) -> None:
+        self._tap.sent(item)
+        await self._stream.send(item)
+
+    @property
+    def send_nowait(self) -> Any:
+        """Only where the stream has it."""
+        send_nowait = self._stream.send_nowait
+
+        def tapped(item: Any) -> None:
+            self._tap.sent(item)
+            send_nowait(item)
+
+        return tapped
