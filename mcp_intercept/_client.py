@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line
@@ -16,12 +15,14 @@ from mcp_intercept._wire import WireTap
 
 
 class InterceptedClient:
-    """What an intercepted client does in its own way. It shares the state of the client it was made from."""
+    """What an intercepted client does in its own way. It shares the state of the client inside."""
 
-    __slots__ = ("_intercepted", "_make_session")
+    __slots__ = ("_connection_id", "_inner", "_intercepted", "_manager")
 
+    _connection_id: str
+    _inner: Any
     _intercepted: CallbackClientSession | None
-    _make_session: Callable[[ClientSession], CallbackClientSession]
+    _manager: MiddlewareManager
 
     @property
     def session(self) -> ClientSession:
@@ -30,34 +31,52 @@ class InterceptedClient:
         Raises:
             RuntimeError: The client was not entered.
         """
-        session: ClientSession = super().session  # type: ignore[misc]  # pyright: ignore
-        if isinstance(session, CallbackClientSession) and session is self._intercepted:
-            return session
-        # The client was entered by itself.
-        if self._intercepted is None or self._intercepted.client_session is not session:
-            self._intercepted = self._make_session(session)
-        return self._intercepted
+        entered: ClientSession = self._inner.session
+        intercepted = self._intercepted
+        if intercepted is None or not (intercepted.client_session is entered or _stands_in(entered, intercepted)):
+            # The client was entered by itself.
+            intercepted = self._intercepted = self._wrap(entered)
+        return intercepted
 
     async def _build_session(self, exit_stack: Any) -> ClientSession:
-        with line.linked(self) as link:
-            session: ClientSession = await super()._build_session(exit_stack)  # type: ignore[misc]  # pyright: ignore
-        self._intercepted = self._make_session(session)
+        inner = self._inner
+        if isinstance(inner, InterceptedClient):
+            self._intercepted = self._wrap(await inner._build_session(exit_stack))
+            return self._intercepted
+        with line.linked(inner) as link:
+            session: ClientSession = await inner._build_session(exit_stack)
+        self._intercepted = self._wrap(session)
         tap = WireTap()
         if line.tap(session, tap):
             attach_wire(self._intercepted, tap, link)
         return self._intercepted
 
+    def _wrap(self, session: ClientSession) -> CallbackClientSession:
+        return CallbackClientSession(session, self._connection_id, self._manager)
+
+
+def _stands_in(session: ClientSession, wrapper: CallbackClientSession) -> bool:
+    """Whether `session` is `wrapper`, or a wrapper around it."""
+    while session is not wrapper:
+        if not isinstance(session, CallbackClientSession):
+            return False
+        session = session.client_session
+    return True
+
 
 def intercept_client(client: Any, manager: MiddlewareManager, connection_id: str) -> Any:
     """A client that shares the state of `client`, and sends through the chain."""
-    intercepted = object.__new__(_client_class(type(client)))
+    bases: tuple[type[Any], ...] = type(client).__mro__
+    client_type = next(base for base in bases if not issubclass(base, InterceptedClient))
+    intercepted = object.__new__(_client_class(client_type))
     intercepted.__dict__ = client.__dict__
+    intercepted._inner = client
     intercepted._intercepted = None
-    intercepted._make_session = lambda session: CallbackClientSession(session, connection_id, manager)
+    intercepted._manager = manager
+    intercepted._connection_id = connection_id
     return intercepted
 
 
 @lru_cache(maxsize=64)
-def _client_class(client_type: type[Any]) -> type[Any]:
-    name = f"Intercepted{client_type.__name__}"
-    return cast("type[Any]", type(name, (InterceptedClient, client_type), {"__slots__": ()}))
+def _client_class(client_type: Any) -> Any:
+    return type(f"Intercepted{client_type.__name__}", (InterceptedClient, client_type), {"__slots__": ()})

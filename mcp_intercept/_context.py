@@ -134,7 +134,8 @@ class MiddlewareContext(Generic[ParamsT]):
     """The `CallbackClientSession` the message belongs to; `None` only where there is no session."""
 
     jsonrpc_id: str | int | None = None
-    """The JSON-RPC id. Of an outgoing request known once it was written to a wire that is read (see `WireTap`)."""
+    """The JSON-RPC id of a request. Of an outgoing one it is known once it was written, over a connection of
+    `connect()` or of an intercepted `Client`."""
 
     related: MiddlewareContext[Any] | None = None
     """The outgoing message this one belongs to, where that is known: the call that a progress notification reports

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import wraps
 from threading import RLock
-from typing import Any
+from typing import Any, cast
 from weakref import WeakSet, ref
 
 from mcp_intercept._chain import AnyMiddleware
@@ -120,7 +120,7 @@ def _attach(scope: _Scope, session: ClientSession) -> None:
 def _is_live(candidate: Any) -> bool:
     if not issubclass(type(candidate), ClientSession) or issubclass(type(candidate), CallbackClientSession):
         return False
-    state = vars(candidate)
+    state = cast("dict[str, Any]", vars(candidate))
     group = state.get("_task_group")
     is_closed = group is not None and group.cancel_scope.cancel_called
     return line.LAST_KEY in state and not is_closed  # without that key, another thread is just making it

@@ -194,7 +194,7 @@ class Incoming:
         Raises:
             Exception: What `deliver` raised.
         """
-        raised: Exception | None = None
+        raised: Any = None
         refusal: Any = None
 
         async def refusing(params: Any) -> Any:
@@ -238,7 +238,7 @@ class Incoming:
         Raises:
             Exception: What `deliver` raised. What a middleware raises is logged.
         """
-        raised: Exception | None = None
+        raised: Any = None
 
         async def delivering(params: Any) -> None:
             nonlocal raised
@@ -314,7 +314,8 @@ class _IncomingCall(Invocation):
         if isinstance(value, types.ErrorData):
             # As a callback refuses. The layers further out meet the error that it is.
             raise line.to_error(value)
-        if _row_of("request", self.method) is None and isinstance(value, BaseModel | dict):
+        is_vendors = _row_of("request", self.method) is None
+        if is_vendors and issubclass(type(value), (BaseModel, dict)):
             return value
         return admit_result(_result_type(self.method), value)
 

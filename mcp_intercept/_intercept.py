@@ -19,39 +19,39 @@ if TYPE_CHECKING:
 
 @overload
 def intercept(
-    target: ClientSession, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
+    session: ClientSession, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
 ) -> CallbackClientSession: ...
 
 
 @overload
 def intercept(
-    target: ClientT, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
+    session: ClientT, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None
 ) -> ClientT: ...
 
 
-def intercept(target: Any, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None) -> Any:
+def intercept(session: Any, *middlewares: AnyMiddleware | MiddlewareManager, connection_id: str | None = None) -> Any:
     """Wrap a session, or the `Client` of SDK line 2.
 
-    Use what is returned instead of `target`, whose state it shares: what is sent through `target` itself does not
+    Use what is returned instead of `session`, whose state it shares: what is sent through `session` itself does not
     pass the chain. What the server sends does, as long as somebody holds what is returned.
 
     A client may be entered before or after, through either; entered through what is returned, its handshake passes
     the chain, too. What the client answers from its response cache is no call, and passes nothing.
 
     Args:
-        target: The session or client to wrap.
+        session: The session or client to wrap.
         middlewares: The middlewares, first outermost; or one `MiddlewareManager`.
         connection_id: What `context.connection_id` shows; by default a short generated name.
 
     Raises:
         MiddlewareError: One of the middlewares is none.
-        UnsupportedTargetError: `target` is neither.
+        UnsupportedTargetError: `session` is neither.
     """
     manager = manager_of(middlewares)
     name = connection_id or new_connection_id()
-    if line.is_client(target):
-        return intercept_client(target, manager, name)
-    return CallbackClientSession(target, name, manager)
+    if line.is_client(session):
+        return intercept_client(session, manager, name)
+    return CallbackClientSession(session, name, manager)
 
 
 def manager_of(middlewares: tuple[AnyMiddleware | MiddlewareManager, ...]) -> MiddlewareManager:

@@ -53,7 +53,8 @@ class Rounds:
     def call_of(self, question: object) -> MiddlewareContext[Any] | None:
         """The call whose answer held `question`."""
         for waiting in self._open:
-            if any(asked is question for asked in (waiting.result.input_requests or {}).values()):
+            questions: dict[str, Any] = waiting.result.input_requests or {}
+            if any(asked is question for asked in questions.values()):
                 return waiting.context
         return None
 

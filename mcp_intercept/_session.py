@@ -99,7 +99,7 @@ class _Interception:
         self.below: Any = inner
         self.rounds = Rounds()
         # The calls whose caller chose the progress token.
-        self.tokens: dict[str | int, MiddlewareContext[Any]] = {}
+        self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
         self.incoming = Incoming.of(_innermost(inner))
         self.incoming.add(self)
         self.link: line.HttpLink | None = None
@@ -546,7 +546,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             return result
         options = CallOptions(line.to_seconds(request_read_timeout_seconds), progress_callback, _headers or {})
         # A vendor's request may have no params, not even None.
-        params = message.params if "params" in message.__dict__ else None
+        params: Any = message.params if "params" in message.__dict__ else None
         context = interception.context(self, method, params, "request", options)
         asking = method in _ASKING_METHODS
         if asking and (params.request_state is not None or params.input_responses is not None):

@@ -11,7 +11,10 @@ import pytest
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 SHOWN = {
+    "allow_list.py": ["allowed, 4 tools", "refused: 'travel-desk' is not on the list: weather, news"],
+    "bearer_token.py": ["Bergen: light snow", "tokens: token-1, token-2", "tenants: Bergen, Narvik, Oslo"],
     "coming_from_mcp_use.py": ["Calling tool forecast", "alice -> tools/call", "tools/list took", "Bergen:", "2 calls"],
+    "per_session.py": ["hits: {'one': 2}", "Bergen: light snow", "refused: one has made its 2 calls"],
     "vendor_methods.py": ["London rain", "Rome unknown:"],
 }
 
