@@ -36,8 +36,8 @@ class NextFunctionT(Protocol[ParamsT, ResultT_co]):
     ended. It raises what the rest of the chain raises, cancellation included; whoever catches must re-raise what
     is not theirs.
 
-    On line 1 of the SDK, awaiting a session request inside a handler of an *incoming* message deadlocks, as the
-    SDK handles those in its receive loop.
+    For an *incoming* message, the rest of the chain ends in the SDK's handling of it: the user's callbacks. Requests
+    may be sent while it runs. (Line 1 of the SDK runs handlers in its receive loop; this package reads on meanwhile.)
     """
 
     async def __call__(self, context: MiddlewareContext[ParamsT], /) -> ResultT_co:

@@ -66,7 +66,7 @@ def _stands_in(session: ClientSession, wrapper: CallbackClientSession) -> bool:
 
 def intercept_client(client: Any, manager: MiddlewareManager, connection_id: str) -> Any:
     """A client that shares the state of `client`, and sends through the chain."""
-    bases: tuple[type[Any], ...] = type(client).__mro__
+    bases: tuple[Any, ...] = type(client).__mro__
     client_type = next(base for base in bases if not issubclass(base, InterceptedClient))
     intercepted = object.__new__(_client_class(client_type))
     intercepted.__dict__ = client.__dict__

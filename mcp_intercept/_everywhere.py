@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from functools import wraps
 from threading import RLock
 from typing import Any, cast
-from weakref import WeakSet, ref
+from weakref import WeakSet
 
 from mcp_intercept._chain import AnyMiddleware
-from mcp_intercept._incoming import Incoming
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line
@@ -40,52 +39,64 @@ class _Scope:
 
 
 class _Own:
-    """What a session sends with by itself."""
+    """What a session sends with by itself: what was set on it before, else what its class has at the time."""
 
     def __init__(self, session: ClientSession) -> None:
-        self.send_request = session.send_request
-        self.send_notification = session.send_notification
+        self._session = session
+        self._request = vars(session).get("send_request")
+        self._notification = vars(session).get("send_notification")
+
+    @property
+    def send_request(self) -> Any:
+        return self._request or _bind(type(self._session).send_request, self._session)
+
+    @property
+    def send_notification(self) -> Any:
+        return self._notification or _bind(type(self._session).send_notification, self._session)
+
+
+def _bind(attribute: Any, session: ClientSession) -> Any:
+    """What `session` has as the attribute that its class has."""
+    bind = getattr(attribute, "__get__", None)
+    return attribute if bind is None else bind(session)
 
 
 class _InPlace:
     """The wrappers that one session itself sends through, innermost first. The state of the session holds it."""
 
     def __init__(self, session: ClientSession) -> None:
-        self._session = ref(session)
         self._wrappers: dict[_Scope, CallbackClientSession] = {}
-        # What it patches, must be patched before, and for longer.
-        Incoming.of(session)
-        self._own = _Own(session)
+        # What to send with: one attribute, as other threads may change it in the middle of a call.
+        self._top: Any = _Own(session)
+        self._own = self._top
         self._patches = patches = Patches()
         patches.set(session, _KEY, self)
         patches.set(session, "send_request", self._send_request)
         patches.set(session, "send_notification", self._send_notification)
-        line.send_raw_in_place(session, self._top, patches)
-
-    def _top(self) -> Any:
-        # Another thread may just have taken the last one away.
-        return next(reversed(self._wrappers.values()), self._own)
+        line.send_raw_in_place(session, lambda: self._top, patches)
 
     async def _send_request(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._top().send_request(*args, **kwargs)
+        return await self._top.send_request(*args, **kwargs)
 
     async def _send_notification(self, *args: Any, **kwargs: Any) -> None:
-        await self._top().send_notification(*args, **kwargs)
+        await self._top.send_notification(*args, **kwargs)
 
-    def add(self, scope: _Scope, session: ClientSession) -> None:
-        wrapper = intercept(session, scope.manager)
-        wrapper._interception.go_in_place(self._top())
-        self._wrappers[scope] = wrapper
+    def add(self, scope: _Scope, wrapper: CallbackClientSession) -> None:
+        wrapper._interception.go_in_place(self._top)
+        self._wrappers[scope] = self._top = wrapper
         scope.sessions.add(self)
 
     def __contains__(self, scope: _Scope) -> bool:
         return scope in self._wrappers
 
     def remove(self, scope: _Scope) -> None:
-        gone = self._wrappers.pop(scope)._interception
-        for wrapper in self._wrappers.values():
-            if wrapper._interception.below is gone.wrapper():
-                wrapper._interception.below = gone.below
+        wrapper = self._wrappers.pop(scope)
+        gone = wrapper._interception
+        for other in self._wrappers.values():
+            if other._interception.below is wrapper:
+                other._interception.below = gone.below
+        if self._top is wrapper:
+            self._top = gone.below
         if not self._wrappers:
             self._patches.undo()
         gone.incoming.remove(gone)
@@ -94,24 +105,33 @@ class _InPlace:
 # Reentrant: the collector may end a session, and what holds on to it, in the middle of anything.
 _lock = RLock()
 _open: list[_Scope] = []
-_plain_init: Any = ClientSession.__init__
+# What was put over `ClientSession.__init__`, and what is below it. Somebody else may put something over it in turn, and
+# then it stays there, idle.
+_layers: list[tuple[Any, Any]] = []
 
 
-@wraps(_plain_init)
-def _init(self: ClientSession, *args: Any, **kwargs: Any) -> None:
-    _plain_init(self, *args, **kwargs)
-    for scope in tuple(_open):
-        _attach(scope, self)
+def _layer_over(below: Any) -> Any:
+    @wraps(below)
+    def __init__(self: ClientSession, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is one
+        _bind(below, self)(*args, **kwargs)
+        for scope in tuple(_open):
+            _attach(scope, self)
+
+    return __init__
+
+
+def _below(init: Any) -> Any:
+    return next((below for layer, below in _layers if layer is init), None)
 
 
 def _attach(scope: _Scope, session: ClientSession) -> None:
     try:
         with _lock:
-            if scope not in _open:
-                return
-            in_place: _InPlace = session.__dict__.get(_KEY) or _InPlace(session)
-            if scope not in in_place:
-                in_place.add(scope, session)
+            in_place: _InPlace | None = vars(session).get(_KEY)
+            if scope in _open and (in_place is None or scope not in in_place):
+                # Before anything is patched: not every class can be wrapped. What it patches stays for longer.
+                wrapper = intercept(session, scope.manager)
+                (in_place or _InPlace(session)).add(scope, wrapper)
     except Exception:
         # Whoever makes the session knows nothing of this.
         logger.exception("a %s is not intercepted", type(session).__name__)
@@ -121,9 +141,34 @@ def _is_live(candidate: Any) -> bool:
     if not issubclass(type(candidate), ClientSession) or issubclass(type(candidate), CallbackClientSession):
         return False
     state = cast("dict[str, Any]", vars(candidate))
-    group = state.get("_task_group")
-    is_closed = group is not None and group.cancel_scope.cancel_called
+    try:
+        is_closed: bool = state["_task_group"].cancel_scope.cancel_called
+    except (AttributeError, KeyError, RuntimeError):
+        is_closed = False  # it was not entered, or lives in another thread, which trio asks for
     return line.LAST_KEY in state and not is_closed  # without that key, another thread is just making it
+
+
+def _start(scope: _Scope) -> None:
+    with _lock:
+        _open.append(scope)
+        init = vars(ClientSession)["__init__"]
+        if _below(init) is None:
+            layer = _layer_over(init)
+            _layers.append((layer, init))
+            ClientSession.__init__ = layer  # type: ignore[method-assign]
+    # In a function of its own, whose end lets go of the last one.
+    for session in filter(_is_live, gc.get_objects()):
+        _attach(scope, session)
+
+
+def _end(scope: _Scope) -> None:
+    with _lock:
+        _open.remove(scope)
+        while not _open and (below := _below(init := vars(ClientSession)["__init__"])) is not None:
+            ClientSession.__init__ = below
+            _layers[:] = [entry for entry in _layers if entry[0] is not init]
+        for in_place in list(scope.sessions):
+            in_place.remove(scope)
 
 
 @contextmanager
@@ -146,19 +191,8 @@ def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> Generator[
         MiddlewareError: One of the middlewares is none.
     """
     scope = _Scope(manager_of(middlewares))
-    with _lock:
-        _open.append(scope)
-        # Unless it is still there, below what somebody else has put over it.
-        if ClientSession.__init__ is _plain_init:
-            ClientSession.__init__ = _init  # type: ignore[method-assign]
-    for session in filter(_is_live, gc.get_objects()):
-        _attach(scope, session)
     try:
+        _start(scope)
         yield scope.manager
     finally:
-        with _lock:
-            _open.remove(scope)
-            if not _open and ClientSession.__init__ is _init:
-                ClientSession.__init__ = _plain_init  # type: ignore[method-assign]
-            for in_place in list(scope.sessions):
-                in_place.remove(scope)
+        _end(scope)

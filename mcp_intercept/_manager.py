@@ -341,6 +341,11 @@ class MiddlewareManager:
         with self._lock:
             self._sessions.add(attached)
 
+    def unregister(self, attached: _Attached) -> None:
+        """Count a session no longer, even if somebody holds it."""
+        with self._lock:
+            self._sessions.discard(attached)
+
     def _report(
         self,
         invocation: Invocation,

@@ -91,7 +91,7 @@ class Middleware:
         return await call_next(context)
 
     async def on_message(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
-        """Every message, whatever its kind and direction."""
+        """Every message, whatever its kind and direction (see `context.direction`)."""
         return await call_next(context)
 
     async def on_request(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
@@ -267,25 +267,36 @@ class Middleware:
     async def on_create_message(
         self,
         context: MiddlewareContext[types.CreateMessageRequestParams],
-        call_next: NextFunctionT[types.CreateMessageRequestParams, types.CreateMessageResult],
-    ) -> types.CreateMessageResult:
-        """Incoming: the server wants a message sampled (`sampling/createMessage`)."""
+        call_next: NextFunctionT[
+            types.CreateMessageRequestParams, types.CreateMessageResult | types.CreateMessageResultWithTools
+        ],
+    ) -> types.CreateMessageResult | types.CreateMessageResultWithTools | types.ErrorData:
+        """Incoming: the server wants a message sampled (`sampling/createMessage`).
+
+        Without `call_next` it is answered in place of the callback. To refuse, return `ErrorData`, or raise.
+        """
         return await call_next(context)
 
     async def on_elicit(
         self,
         context: MiddlewareContext[types.ElicitRequestParams],
         call_next: NextFunctionT[types.ElicitRequestParams, types.ElicitResult],
-    ) -> types.ElicitResult:
-        """Incoming: the server wants to ask the user (`elicitation/create`)."""
+    ) -> types.ElicitResult | types.ErrorData:
+        """Incoming: the server wants to ask the user (`elicitation/create`).
+
+        Without `call_next` it is answered in place of the callback. To refuse, return `ErrorData`, or raise.
+        """
         return await call_next(context)
 
     async def on_list_roots(
         self,
         context: MiddlewareContext[types.RequestParams | None],
         call_next: NextFunctionT[types.RequestParams | None, types.ListRootsResult],
-    ) -> types.ListRootsResult:
-        """Incoming: the server wants the roots (`roots/list`)."""
+    ) -> types.ListRootsResult | types.ErrorData:
+        """Incoming: the server wants the roots (`roots/list`).
+
+        Without `call_next` it is answered in place of the callback. To refuse, return `ErrorData`, or raise.
+        """
         return await call_next(context)
 
     async def on_initialized(
@@ -311,8 +322,8 @@ class Middleware:
     ) -> None:
         """A request was abandoned (`notifications/cancelled`).
 
-        The one that the SDK, or for it this package, sends when a call is cancelled or times out is written
-        below the chain.
+        Incoming: the server gives up a request of its own; without `call_next` its handler goes on. The one that the
+        SDK, or for it this package, sends when a call is cancelled or times out is written below the chain.
         """
         return await call_next(context)
 
@@ -321,7 +332,10 @@ class Middleware:
         context: MiddlewareContext[types.ProgressNotificationParams],
         call_next: NextFunctionT[types.ProgressNotificationParams, None],
     ) -> None:
-        """Progress of a request (`notifications/progress`)."""
+        """Progress of a request (`notifications/progress`), as a rule incoming.
+
+        `context.related` is the call it reports on, whose progress callback is called at the end of the chain.
+        """
         return await call_next(context)
 
     async def on_task_status(
@@ -385,7 +399,10 @@ class Middleware:
         context: MiddlewareContext[types.SubscriptionsAcknowledgedNotificationParams],
         call_next: NextFunctionT[types.SubscriptionsAcknowledgedNotificationParams, None],
     ) -> None:
-        """Incoming: a listen stream is open (`notifications/subscriptions/acknowledged`)."""
+        """Incoming: a listen stream is open (`notifications/subscriptions/acknowledged`).
+
+        Of a stream that the SDK itself opened, it is only shown: the SDK has taken note of it already.
+        """
         return await call_next(context)
 
 

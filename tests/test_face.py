@@ -19,6 +19,7 @@ FACE = [
     "CallbackClientSession",
     "Direction",
     "Exchange",
+    "FrameListener",
     "InterceptError",
     "Kind",
     "MCPResponseContext",
@@ -32,6 +33,7 @@ FACE = [
     "connect",
     "hook",
     "intercept",
+    "intercept_all",
 ]
 
 # What `from __future__` and typing leave in a module that uses them.

@@ -388,10 +388,7 @@ class _ReceiveLoop:
 
     async def _received_request(self, responder: RequestResponder[Any, Any]) -> None:
         try:
-            if type(responder.request) is _Veiled:
-                await self._answer(responder, responder.request)
-            else:
-                await self._original("_received_request")(responder)
+            await self._answer(responder)
         except Exception as error:
             if not self._is_released():
                 self._drop_turn()
@@ -410,31 +407,35 @@ class _ReceiveLoop:
         turn = _turn.get()
         return turn is not None and turn.released
 
-    async def _answer(self, responder: RequestResponder[Any, Any], veiled: _Veiled) -> None:
+    async def _answer(self, responder: RequestResponder[Any, Any]) -> None:
         session: Any = responder._session
+        request: Any = responder.request
+        is_veiled = type(request) is _Veiled
         unanswered: Any = object()
 
         async def deliver(params: Any) -> Any:
-            answer = _Answer(responder, veiled.with_params(params))
+            answer = _Answer(responder, request.with_params(params) if is_veiled else request)
             await self._original("_received_request")(answer)
             if not answer._completed:
                 # Not even the SDK knows; the message handler is asked.
-                responder.request = answer.request
+                responder.request, responder.request_meta = answer.request, answer.request_meta
                 return unanswered
-            response = answer.response
-            return response if isinstance(response, ErrorData) else response.root
+            return message_of(answer.response)
 
+        # In the place of the responder, whose own way to be cancelled would end the receive loop.
         request_id = responder.request_id
         session._in_flight[request_id] = in_flight = _InFlight(session, request_id)
         response: Any = None
         try:
             with in_flight.scope:
-                response = await self.incoming.answer(
-                    veiled.data["method"], veiled.params, deliver, jsonrpc_id=request_id
-                )
+                if is_veiled:
+                    method = request.data["method"]
+                    response = await self.incoming.answer(method, request.params, deliver, jsonrpc_id=request_id)
+                else:
+                    response = await deliver(None)
         finally:
             session._in_flight[request_id] = responder
-        if in_flight.scope.cancelled_caught:
+        if in_flight.scope.cancel_called:
             responder._completed = True
             del session._in_flight[request_id]
         elif response is not unanswered:

@@ -369,7 +369,9 @@ class _Receiving:
             self._dispatch_cancelled(message, notification, metadata, on_notify, sender_context)
         elif method == _PROGRESS:
             # The dispatcher must not call back before the chain has seen it.
-            pending = dispatcher._pending.get(coerce_request_id(raw["progressToken"]))
+            token = raw["progressToken"]
+            is_token = isinstance(token, (int, str)) and not isinstance(token, bool)
+            pending = dispatcher._pending.get(coerce_request_id(token)) if is_token else None
             callback = None if pending is None else pending.on_progress
             try:
                 if pending is not None:
@@ -484,10 +486,15 @@ class _Receiving:
             if not has_callback:
                 await on_notify(context, message.method, wire)
                 return
-            # Both at once, and the callback first, as the dispatcher does.
+            total, text = wire.get("total"), wire.get("message")
+            # Both at once, and the callback first, as the dispatcher does; from what it reads off the wire.
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(on_notify, context, message.method, wire)
-                await jsonrpc_dispatcher._shielded_progress(callback)(params.progress, params.total, params.message)
+                await jsonrpc_dispatcher._shielded_progress(callback)(
+                    float(wire["progress"]),
+                    float(total) if isinstance(total, (int, float)) else None,
+                    text if isinstance(text, str) else None,
+                )
 
         await self._incoming.tell(message.method, message.params, deliver, origin=callback)
 

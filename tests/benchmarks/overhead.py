@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
 from functools import partial
 from time import process_time
 from typing import Any
@@ -25,8 +26,9 @@ import anyio
 import mcp.types as types
 from mcp import ClientSession
 from mcp.shared.memory import create_client_server_memory_streams
+from mcp.shared.message import SessionMessage
 
-from mcp_intercept import CallbackClientSession, Middleware, MiddlewareManager, intercept
+from mcp_intercept import CallbackClientSession, Middleware, MiddlewareManager, connect, intercept
 from tests.server import make_server
 
 RESULT = types.CallToolResult(content=[])
@@ -160,6 +162,75 @@ async def in_memory(calls: int, batches: int) -> None:
             tasks.cancel_scope.cancel()
 
 
+async def tapped(calls: int, batches: int) -> None:
+    """The same with the wire read along, as `connect()` has it."""
+    server = memory_server()
+    async with AsyncExitStack() as stack:
+        sessions: dict[str, ClientSession] = {}
+        for name in ("bare", "read along", "read along, 1 layer", "read along, 1 layer, a listener"):
+            client, (read, write) = await stack.enter_async_context(create_client_server_memory_streams())
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            tasks.start_soon(server.run, read, write, server.create_initialization_options())
+            if name == "bare":
+                session = await stack.enter_async_context(ClientSession(*client))
+                await session.initialize()
+            else:
+                layers = [pass_through] if "layer" in name else []
+                listener = (lambda direction, message: None) if "listener" in name else None
+                session = await stack.enter_async_context(connect(client, *layers, on_frame=listener))
+            await session.call_tool("echo", {"text": "x"})
+            sessions[name] = session
+        variants = {name: partial(session.call_tool, "echo", {"text": "x"}) for name, session in sessions.items()}
+        show("The in-memory server, the wire read along", await best(variants, calls, batches), "bare")
+
+
+async def incoming(calls: int, batches: int) -> None:
+    """What the server sends: a notification until its handler has it, a request until its answer is back."""
+    notification = wire_message({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"})
+    request = wire_message({"jsonrpc": "2.0", "method": "roots/list", "id": 1})
+
+    async def roots(context: Any) -> types.ListRootsResult:
+        return types.ListRootsResult(roots=[])
+
+    notify: dict[str, Once] = {}
+    ask: dict[str, Once] = {}
+    held: list[ClientSession] = []
+    async with AsyncExitStack() as stack:
+        for name, layers in {
+            "bare": None,
+            "wrapped, no middleware": 0,
+            "wrapped, 1 layer": 1,
+            "wrapped, 3 layers": 3,
+        }.items():
+            streams = create_client_server_memory_streams()
+            client, (read, write) = await stack.enter_async_context(streams)
+            handled, heard = anyio.create_memory_object_stream[Any](10)
+            stack.enter_context(handled)
+            stack.enter_context(heard)
+            session = ClientSession(*client, list_roots_callback=roots, message_handler=handled.send)
+            if layers is not None:
+                held.append(intercept(session, *[pass_through] * layers))
+            await stack.enter_async_context(session)
+
+            async def send_and_receive(message: Any, write: Any, back: Any) -> None:
+                await write.send(message)
+                await back.receive()
+
+            notify[name] = partial(send_and_receive, notification, write, heard)
+            ask[name] = partial(send_and_receive, request, write, read)
+        show("A notification of the server", await best(notify, calls, batches), "bare")
+        show("A request of the server", await best(ask, calls, batches), "bare")
+
+
+def wire_message(frame: dict[str, Any]) -> SessionMessage:
+    if isinstance(types.ClientRequest, type):
+        return SessionMessage(types.JSONRPCMessage.model_validate(frame))  # type: ignore[attr-defined]
+    from mcp.types import jsonrpc_message_adapter
+
+    return SessionMessage(jsonrpc_message_adapter.validate_python(frame))
+
+
 async def in_flight(count: int, batches: int) -> None:
     """Many calls at once on a session whose server answers when all have arrived."""
 
@@ -232,6 +303,8 @@ def main() -> None:
     print(f"mcp {version}, Python {sys.version.split()[0]}, asyncio")
     anyio.run(instant, 20 if quick else 2000, 1 if quick else 25)
     anyio.run(in_memory, 5 if quick else 300, 1 if quick else 25)
+    anyio.run(tapped, 5 if quick else 300, 1 if quick else 25)
+    anyio.run(incoming, 5 if quick else 300, 1 if quick else 25)
     anyio.run(in_flight, 50 if quick else 10_000, 1 if quick else 5)
     anyio.run(memory, 1000 if quick else 1_000_000)
     imports(1 if quick else 7)
