@@ -202,7 +202,9 @@ class MCPResponseContext:
         if error is None:
             # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
             result = self.result
-            failed = getattr(result, "is_error", None) or getattr(result, "isError", None)
+            failed = getattr(result, "is_error", None)
+            if failed is None:
+                failed = getattr(result, "isError", None)
             return "tool_error" if failed is True else "ok"
         if not isinstance(error, Exception):
             return "cancelled"

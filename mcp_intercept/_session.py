@@ -153,6 +153,9 @@ class _Interception:
         """Become what the session itself sends through, instead of what is around it."""
         self.below = below
         self.incoming.move_inside(self)
+        if self.entered:
+            # In somebody else's event loop, until it sends something there.
+            self.loop = object()
 
     def context(
         self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
@@ -595,6 +598,12 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
         raise UnsupportedTargetError(
             f"cannot wrap an object of type {type(client_session).__name__}; give an mcp.ClientSession, "
             f"or use connect() to open one",
+            target=client_session,
+        )
+    if line.LAST_KEY not in client_session.__dict__:
+        raise UnsupportedTargetError(
+            f"this {type(client_session).__name__} has no state of its own, as it never ran ClientSession.__init__; "
+            f"use intercept_all() for the sessions that it opens",
             target=client_session,
         )
     if not isinstance(connector_id, str):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Literal
 
 import anyio
@@ -112,6 +112,7 @@ def http_server(transport: Literal["http", "sse"] = "http") -> Generator[str, No
                 except OSError:
                     assert process.poll() is None, "the server ended"
                     assert monotonic() < deadline, "the server does not listen"
+                    sleep(0.02)
             yield f"http://127.0.0.1:{port}/{'mcp' if transport == 'http' else 'sse'}"
         finally:
             process.terminate()

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from mcp import ClientSession, StdioServerParameters
-
-from mcp_intercept import intercept, intercept_all
-from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 # Other distributions share the namespace `google`.
 if importlib.util.find_spec("google") is None or importlib.util.find_spec("google.adk") is None:
@@ -28,6 +25,9 @@ from google.adk.tools.mcp_tool import McpTool, McpToolset, StdioConnectionParams
 from google.adk.tools.mcp_tool.mcp_session_manager import MCPSessionManager
 from google.genai import types
 
+from mcp_intercept import intercept, intercept_all
+from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
+
 pytestmark = pytest.mark.anyio
 
 
@@ -36,7 +36,7 @@ def anyio_backend() -> str:
     return "asyncio"  # ADK makes tasks of asyncio
 
 
-class ScriptedModel(BaseLlm):
+class ScriptedModel(BaseLlm):  # type: ignore[misc]
     """Calls `add`, then answers with what came back."""
 
     async def generate_content_async(self, llm_request: LlmRequest, stream: bool = False) -> AsyncGenerator[Any, None]:
@@ -57,7 +57,7 @@ def parameters_of(server: Server) -> Any:
 
 
 @asynccontextmanager
-async def toolset_of(server: Server) -> AsyncIterator[McpToolset]:
+async def toolset_of(server: Server) -> AsyncGenerator[McpToolset, None]:
     toolset = McpToolset(connection_params=parameters_of(server))
     try:
         yield toolset
@@ -111,7 +111,7 @@ async def test_the_handshake_of_newer_protocols_is_seen(server: Server, monkeypa
     assert seen.methods[0] == "server/discover"
 
 
-class InterceptedSessions(MCPSessionManager):
+class InterceptedSessions(MCPSessionManager):  # type: ignore[misc]
     """A session manager of ADK whose sessions are wrapped: the way that needs no `intercept_all`."""
 
     middlewares: tuple[Any, ...] = ()

@@ -53,6 +53,7 @@ async def test_everything_an_agent_sends_is_seen(server: Server) -> None:
     with intercept_all(seen):
         assert await answer_of(server) == "3"
     assert_seen(seen)
+    assert seen.methods[0] == "initialize"
     # The adapters open a session for the list, and one for each call.
     assert len({context.connection_id for context, _ in seen.exchanges}) == 2
 
@@ -71,6 +72,14 @@ async def test_after_the_block_nothing_is_seen(server: Server) -> None:
     assert await answer_with(tools) == "3"
     assert await answer_of(server) == "3"
     assert len(seen.exchanges) == passed
+
+
+async def test_a_session_that_was_opened_before_the_block(server: Server) -> None:
+    seen = Seen()
+    async with client_of(server).session("tests") as session:
+        with intercept_all(seen, Rewrite()):
+            assert await answer_with(await load_mcp_tools(session)) == "41"
+    assert set(seen.methods) == {"tools/list", "tools/call"}
 
 
 async def test_the_tools_of_one_intercepted_session(server: Server) -> None:

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from mcp_intercept import connect, intercept_all
-from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
-
 # Other distributions share the namespace `llama_index`.
 if importlib.util.find_spec("llama_index") is None or importlib.util.find_spec("llama_index.tools.mcp") is None:
     pytest.skip("llama-index-tools-mcp is not installed", allow_module_level=True)
-os.environ["OTEL_SDK_DISABLED"] = "true"
 
 from llama_index.core.agent.workflow import FunctionAgent, ReActAgent
 from llama_index.core.base.llms.types import ToolCallBlock
 from llama_index.core.llms import ChatMessage
 from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.tools.mcp import BasicMCPClient, McpToolSpec
+
+from mcp_intercept import connect, intercept_all
+from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +57,7 @@ def act(messages: list[ChatMessage], **kwargs: Any) -> ChatMessage:
 
 
 @asynccontextmanager
-async def client_of(server: Server) -> AsyncIterator[BasicMCPClient]:
+async def client_of(server: Server) -> AsyncGenerator[BasicMCPClient, None]:
     command, *arguments = [server.url] if server.url else server.command
     client = BasicMCPClient(command, arguments)
     try:

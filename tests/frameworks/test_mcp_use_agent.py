@@ -63,6 +63,7 @@ async def test_everything_an_agent_sends_is_seen(server: Server) -> None:
     with intercept_all(seen):
         assert await answer_of(server) == "3"
     assert_seen(seen)
+    assert seen.methods[0] == "initialize"
     assert len({context.connection_id for context, _ in seen.exchanges}) == 1
 
 

@@ -18,6 +18,7 @@ from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_messag
 
 from mcp_intercept import intercept, intercept_all
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
+from tests.wire import LINE_1
 
 pytestmark = [
     pytest.mark.anyio,
@@ -60,6 +61,7 @@ async def test_everything_an_agent_sends_is_seen(server: Server) -> None:
     with intercept_all(seen):
         assert await answer_of(server) == "3"
     assert_seen(seen)
+    assert seen.methods[0] == ("initialize" if LINE_1 else "server/discover")
     assert len({context.connection_id for context, _ in seen.exchanges}) == 1
 
 

@@ -9,9 +9,6 @@ from typing import Any
 
 import pytest
 
-from mcp_intercept import MiddlewareManager, intercept_all
-from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
-
 if importlib.util.find_spec("strands") is None:
     pytest.skip("strands-agents is not installed", allow_module_level=True)
 os.environ["OTEL_SDK_DISABLED"] = "true"
@@ -21,11 +18,14 @@ from strands import Agent
 from strands.models import Model
 from strands.tools.mcp import MCPClient
 
+from mcp_intercept import MiddlewareManager, intercept_all
+from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
+
 # On line 1 it uses the deprecated name of the transport.
 pytestmark = pytest.mark.filterwarnings("ignore:Use `streamable_http_client` instead:DeprecationWarning")
 
 
-class ScriptedModel(Model):
+class ScriptedModel(Model):  # type: ignore[misc]
     """Calls `add`, then answers with what came back."""
 
     def update_config(self, **model_config: Any) -> None: ...
@@ -36,7 +36,9 @@ class ScriptedModel(Model):
     def structured_output(self, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    async def stream(self, messages: Any, tool_specs: Any = None, *args: Any, **kwargs: Any) -> AsyncGenerator[Any]:
+    async def stream(
+        self, messages: Any, tool_specs: Any = None, *args: Any, **kwargs: Any
+    ) -> AsyncGenerator[Any, None]:
         assert "add" in [spec["name"] for spec in tool_specs]
         results = [block["toolResult"] for block in messages[-1]["content"] if "toolResult" in block]
         start: dict[str, Any] = {}
