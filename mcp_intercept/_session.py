@@ -226,7 +226,7 @@ class _Interception:
         if line.sending_unlinked is None:
             logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
             return await self.transmit(*arguments)
-        logger.debug("headers of a call are sent if the transport of %s is HTTP", self.connection_id)
+        logger.debug("headers of a call are sent only if the transport of %s is HTTP", self.connection_id)
         with line.sending_unlinked(self.inner, headers):
             return await self.transmit(*arguments)
 

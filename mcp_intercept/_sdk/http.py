@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, MutableMapping
+from copy import copy
 from typing import Any
 
 # What the SDK stamps on a request belongs to the protocol, and stays.
@@ -55,16 +55,25 @@ class HttpLinkBase:
             "response": [*hooks["response"], self.on_response],
         }
 
-    @contextmanager
-    def attached(self, client: Any) -> Generator[None, None, None]:
-        """Listen on `client`, which may be the user's own, while open."""
-        self.attach(client)
-        try:
-            yield
-        finally:
-            hooks = client.event_hooks
-            client.event_hooks = {
-                **hooks,
-                "request": [listener for listener in hooks["request"] if listener != self.on_request],
-                "response": [listener for listener in hooks["response"] if listener != self.on_response],
-            }
+    def view_of(self, client: Any) -> Any:
+        """The same client, but listened on: others may use it for connections of their own."""
+        view = copy(client)
+        view._event_hooks = _Hooks(client, {"request": self.on_request, "response": self.on_response})
+        return view
+
+
+class _Hooks(Mapping[str, list[Any]]):
+    """The event hooks of a client, as they are at the time, and before them one's own."""
+
+    def __init__(self, client: Any, own: Mapping[str, Any]) -> None:
+        self._client = client
+        self._own = own
+
+    def __getitem__(self, name: str) -> list[Any]:
+        return [self._own[name], *self._client.event_hooks[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)

@@ -77,9 +77,8 @@ async def http_streams(
         ):
             yield streams
         return
-    with link.attached(http_client):
-        async with streamable_http_client(url, http_client=http_client) as streams:
-            yield streams[0], streams[1]
+    async with streamable_http_client(url, http_client=link.view_of(http_client)) as streams:
+        yield streams[0], streams[1]
 
 
 def sse_streams(
