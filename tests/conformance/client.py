@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import mcp.types as types
+from mcp import ClientSession
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.auth.extensions.client_credentials import (
     ClientCredentialsOAuthProvider,
@@ -37,7 +38,6 @@ if TYPE_CHECKING or not LINE_1:
     from mcp.shared.auth import AuthorizationCodeResult
 else:
     import httpx
-    from mcp import ClientSession
 
 SCENARIO = os.environ.get("MCP_CONFORMANCE_SCENARIO", "")
 VERSION = os.environ.get("MCP_CONFORMANCE_PROTOCOL_VERSION", "2025-11-25")
@@ -64,7 +64,7 @@ EXAMPLES: Mapping[str, Any] = {
 def saw(what: str, value: Any) -> None:
     """Write down what a user of the SDK gets to see."""
     if isinstance(value, BaseException):
-        value = {"raised": type(value).__name__, "text": str(value)}
+        value = {"raised": repr(value)}
     else:
         value = value.model_dump(mode="json", by_alias=True)
     print("saw", what, json.dumps(value), flush=True)
@@ -175,7 +175,7 @@ async def with_key(url: str) -> httpx.Auth:
 
 
 async def with_identity(url: str) -> httpx.Auth:
-    """What the enterprise's identity provider vouches for; only SDK line 2 can."""
+    """What the enterprise's identity provider vouches for; line 1 does not know of it."""
     from mcp.client.auth.extensions.identity_assertion import IdentityAssertionOAuthProvider
 
     async def vouch(audience: str, resource: str) -> str:
@@ -212,7 +212,7 @@ async def with_identity(url: str) -> httpx.Auth:
 AUTHORIZATIONS = {
     "auth/client-credentials-basic": with_secret,
     "auth/client-credentials-jwt": with_key,
-    "auth/enterprise-managed-authorization": with_identity,
+    "auth/enterprise-managed-authorization": with_user if LINE_1 else with_identity,
 }
 
 
@@ -251,16 +251,20 @@ def calls_to_make(tools: list[types.Tool]) -> list[tuple[str, dict[str, Any]]]:
     return [(name, example(schema)) for name, schema in schemas.items()]
 
 
+async def call(client: Any, name: str, arguments: dict[str, Any]) -> None:
+    try:
+        saw(name, await client.call_tool(name, arguments))
+    except Exception as error:
+        saw(name, error)  # and go on: what a client does after a failure is what several scenarios look at
+
+
 async def visit(url: str) -> None:
-    """Use everything that the server offers, once; several scenarios go on to see what happens after a failure."""
+    """Use everything that the server offers, once."""
     async with connected(url) as (client, offered):
         listed = await client.list_tools()
         saw("tools/list", listed)
         for name, arguments in calls_to_make(listed.tools):
-            try:
-                saw(name, await client.call_tool(name, arguments))
-            except Exception as error:
-                saw(name, error)
+            await call(client, name, arguments)
         if offered.resources:
             for resource in (await client.list_resources()).resources:
                 saw(str(resource.uri), await client.read_resource(resource.uri))
@@ -316,8 +320,12 @@ def main() -> None:
     parser.add_argument("--loop", choices=["asyncio", "trio"], default="asyncio")
     parser.add_argument("url")
     options = parser.parse_args()
-    with intercepted(options.layers) if options.layers else nullcontext():
-        anyio.run(visit, options.url, backend=options.loop)
+    try:
+        with intercepted(options.layers) if options.layers else nullcontext():
+            anyio.run(visit, options.url, backend=options.loop)
+    except Exception as error:
+        saw("at the end", error)
+        raise
 
 
 if __name__ == "__main__":
