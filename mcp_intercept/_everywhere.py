@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from threading import RLock
-from typing import Any, cast
+from typing import Any
 from weakref import WeakSet
 
 from mcp_intercept._chain import AnyMiddleware
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
-from mcp_intercept._sdk import ClientSession, line
+from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._session import CallbackClientSession
 
@@ -100,6 +100,7 @@ class _InPlace:
         if not self._wrappers:
             self._patches.undo()
         gone.incoming.remove(gone)
+        gone.manager.unregister(gone)
 
 
 # Reentrant: the collector may end a session, and what holds on to it, in the middle of anything.
@@ -108,6 +109,8 @@ _open: list[_Scope] = []
 # What was put over `ClientSession.__init__`, and what is below it. Somebody else may put something over it in turn, and
 # then it stays there, idle.
 _layers: list[tuple[Any, Any]] = []
+# Takes back what listens on the HTTP transports.
+_unlink: Callable[[], None] | None = None
 
 
 def _layer_over(below: Any) -> Any:
@@ -137,10 +140,23 @@ def _attach(scope: _Scope, session: ClientSession) -> None:
         logger.exception("a %s is not intercepted", type(session).__name__)
 
 
-def _is_live(candidate: Any) -> bool:
-    if not issubclass(type(candidate), ClientSession) or issubclass(type(candidate), CallbackClientSession):
-        return False
-    state = cast("dict[str, Any]", vars(candidate))
+def _classes(base: type[ClientSession]) -> Iterator[type[ClientSession]]:
+    if not issubclass(base, CallbackClientSession):
+        yield base
+        for derived in type.__subclasses__(base):
+            yield from _classes(derived)
+
+
+def _live() -> Iterator[ClientSession]:
+    # Neither gc.get_objects() nor a tuple here: who holds a tuple that another thread is just making, breaks it there.
+    classes = [*_classes(ClientSession)]
+    for candidate in gc.get_referrers(*classes):
+        if type(candidate) in classes and _is_live(candidate):
+            yield candidate
+
+
+def _is_live(session: ClientSession) -> bool:
+    state = vars(session)
     try:
         is_closed: bool = state["_task_group"].cancel_scope.cancel_called
     except (AttributeError, KeyError, RuntimeError):
@@ -149,21 +165,27 @@ def _is_live(candidate: Any) -> bool:
 
 
 def _start(scope: _Scope) -> None:
+    global _unlink
     with _lock:
         _open.append(scope)
+        _unlink = _unlink or transports.note_links(line.HttpLink)
         init = vars(ClientSession)["__init__"]
         if _below(init) is None:
             layer = _layer_over(init)
             _layers.append((layer, init))
             ClientSession.__init__ = layer  # type: ignore[method-assign]
     # In a function of its own, whose end lets go of the last one.
-    for session in filter(_is_live, gc.get_objects()):
+    for session in _live():
         _attach(scope, session)
 
 
 def _end(scope: _Scope) -> None:
+    global _unlink
     with _lock:
         _open.remove(scope)
+        if _unlink is not None and not _open:
+            _unlink()
+            _unlink = None
         while not _open and (below := _below(init := vars(ClientSession)["__init__"])) is not None:
             ClientSession.__init__ = below
             _layers[:] = [entry for entry in _layers if entry[0] is not init]

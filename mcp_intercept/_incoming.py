@@ -166,7 +166,7 @@ class Incoming:
         row = _row_of(kind, method)
         if row is None or (params is None and row.optional):
             return params
-        return getattr(types, row.params).model_validate(params, by_name=False)
+        return _params_type(row.params).validate_python(params, by_name=False)
 
     async def answer(
         self,
@@ -297,11 +297,12 @@ class _IncomingCall(Invocation):
         params = context.params
         if params is not self._params:
             row = _row_of(self.entry.kind, self.method)
+            # For elicitation/create, that is a union.
             wanted = dict if row is None else getattr(types, row.params)
             if not isinstance(params, wanted) and type(params) is not type(self._params):
                 raise MiddlewareError(
                     f"a middleware assigned an object of type {type(params).__name__} to context.params of the "
-                    f"incoming {_shown(self.method)}; assign a {wanted.__name__}",
+                    f"incoming {_shown(self.method)}; assign a {'dict' if row is None else row.params}",
                     method=self.method,
                 )
         return await self._deliver(params)
@@ -314,8 +315,9 @@ class _IncomingCall(Invocation):
         if isinstance(value, types.ErrorData):
             # As a callback refuses. The layers further out meet the error that it is.
             raise line.to_error(value)
-        is_vendors = _row_of("request", self.method) is None
-        if is_vendors and issubclass(type(value), (BaseModel, dict)):
+        if _row_of("request", self.method) is None and value is not None:
+            if not issubclass(type(value), (BaseModel, dict)):
+                raise ValueError(f"returned an object of type {type(value).__name__}, not a model or a dict")
             return value
         return admit_result(_result_type(self.method), value)
 
@@ -329,6 +331,11 @@ def _row_of(kind: Kind, method: str) -> Method | None:
 def _chain_of(manager: MiddlewareManager, kind: Kind, method: str) -> Step | None:
     chains = manager.requests if kind == "request" else manager.notifications
     return chains[method] if _row_of(kind, method) or method not in METHODS else chains.unnamed
+
+
+@lru_cache(maxsize=64)
+def _params_type(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(getattr(types, name))
 
 
 @lru_cache(maxsize=64)

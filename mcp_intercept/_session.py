@@ -16,7 +16,7 @@ from itertools import count
 from secrets import token_hex
 from time import time
 from types import MethodType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from weakref import ref
 
 from anyio.lowlevel import RunVar
@@ -28,8 +28,8 @@ from mcp_intercept._incoming import PROGRESS, Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
 from mcp_intercept._rounds import Rounds
-from mcp_intercept._sdk import LINE, ClientSession, line, types
-from mcp_intercept._wire import WireTap
+from mcp_intercept._sdk import LINE, ClientSession, line, transports, types
+from mcp_intercept._wire import WireTap, untapped
 from mcp_intercept.errors import MiddlewareError, SessionStateError, UnsupportedTargetError
 
 if TYPE_CHECKING:
@@ -63,6 +63,31 @@ _UNKNOWN = object()
 # What a call of a multi-round-trip is answered with, until its last round; line 1 has no such thing.
 _QUESTIONS: Any = getattr(types, "InputRequiredResult", None)
 _ASKING_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"} if _QUESTIONS else ())
+
+
+class _Link(Protocol):
+    """The HTTP side of a connection, or what finds it."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+    def found(self) -> Any: ...
+
+
+class _FoundLink:
+    """The HTTP side of a session that somebody else opened, if there is one."""
+
+    def __init__(self, session: ClientSession) -> None:
+        self._session = ref(session)
+
+    def found(self) -> Any:
+        session = self._session()
+        return None if session is None else transports.link_of(untapped(line.write_stream_of(session)))
+
+    @property
+    def session_id(self) -> str | None:
+        link = self.found()
+        return None if link is None else link.session_id
 
 
 class _Interception:
@@ -102,7 +127,7 @@ class _Interception:
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
         self.incoming = Incoming.of(_innermost(inner))
         self.incoming.add(self)
-        self.link: line.HttpLink | None = None
+        self.link: _Link | None = None
         # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
         self.patches: dict[str, Any] = {}
         # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
@@ -152,6 +177,7 @@ class _Interception:
     def go_in_place(self, below: Any) -> None:
         """Become what the session itself sends through, instead of what is around it."""
         self.below = below
+        self.link = _FoundLink(self.inner)
         self.incoming.move_inside(self)
         if self.entered:
             # In somebody else's event loop, until it sends something there.
@@ -220,8 +246,9 @@ class _Interception:
         """Send a request whose HTTP request is to carry `headers`."""
         if self._is_seen_to():
             return await self.below.send_request(*arguments, _headers=headers)
-        if self.link is not None:
-            with self.link.sending(self.inner, headers):
+        link: Any = self.link and self.link.found()
+        if link is not None:
+            with link.sending(self.inner, headers):
                 return await self.transmit(*arguments)
         if line.sending_unlinked is None:
             logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)

@@ -109,6 +109,11 @@ class WireTap:
                     )
 
 
+def untapped(stream: Any) -> Any:
+    """The stream itself."""
+    return stream._stream if isinstance(stream, _Tapped) else stream
+
+
 def _as_number(request_id: Any) -> Any:
     # Some servers send back "7" for 7, which the SDK takes for the same.
     return int(request_id) if isinstance(request_id, str) and request_id.isdecimal() else request_id

@@ -55,6 +55,10 @@ class HttpLinkBase:
             "response": [*hooks["response"], self.on_response],
         }
 
+    def found(self) -> HttpLinkBase | None:
+        """The link itself; others have to look for theirs."""
+        return self
+
     def view_of(self, client: Any) -> Any:
         """The same client, but listened on: others may use it for connections of their own."""
         view = copy(client)

@@ -64,6 +64,11 @@ def progress_token_of(holder: Any) -> str | int | None:
     return token
 
 
+def write_stream_of(session: ClientSession) -> Any:
+    """What a session writes to; `None` where there is no wire."""
+    return getattr(session._dispatcher, "_write_stream", None)
+
+
 def frame_of(item: Any) -> Any:
     """The JSON-RPC message in what passes between a session and its transport; `None` for an exception."""
     return item.message if isinstance(item, SessionMessage) else None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
 from typing import Any
 
 import anyio
 from mcp.client.sse import sse_client
 from mcp.client.stdio import StdioServerParameters, stdio_client
-from mcp.client.streamable_http import streamable_http_client
+from mcp.client.streamable_http import StreamableHTTPTransport, streamable_http_client
 
 # The client that the SDK itself would make, with its timeouts and redirect rules; there is no public name for it.
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -21,7 +22,9 @@ __all__ = [
     "StdioServerParameters",
     "http_streams",
     "in_process_server",
+    "link_of",
     "memory_streams",
+    "note_links",
     "sse_streams",
     "stdio_client",
 ]
@@ -39,6 +42,43 @@ def in_process_server(server: Any) -> Any:
         if callable(getattr(candidate, "create_initialization_options", None)):
             return candidate
     return None
+
+
+# The HTTP side of the streamable HTTP transports that are open, by the stream that their session writes to.
+_links: dict[int, HttpLinkBase] = {}
+
+
+def link_of(write_stream: object) -> HttpLinkBase | None:
+    """The HTTP side of the transport that reads `write_stream`, if it was opened while `note_links()` was in force."""
+    return _links.get(id(write_stream))
+
+
+def note_links(make_link: Callable[[], HttpLinkBase]) -> Callable[[], None]:
+    """Listen on every streamable HTTP transport that is opened from now on.
+
+    Returns:
+        Its undo.
+    """
+    plain = StreamableHTTPTransport.post_writer
+
+    @wraps(plain)
+    async def post_writer(
+        self: Any, client: Any, write_stream_reader: Any, read_stream_writer: Any, write_stream: Any, *rest: Any
+    ) -> None:
+        _links[id(write_stream)] = link = make_link()
+        try:
+            await plain(self, link.view_of(client), write_stream_reader, read_stream_writer, write_stream, *rest)
+        finally:
+            del _links[id(write_stream)]
+
+    transport_type: Any = StreamableHTTPTransport
+    transport_type.post_writer = post_writer
+
+    def undo() -> None:
+        if transport_type.post_writer is post_writer:
+            transport_type.post_writer = plain
+
+    return undo
 
 
 @asynccontextmanager
