@@ -94,7 +94,7 @@ class _InPlace:
         gone = wrapper._interception
         for other in self._wrappers.values():
             if other._interception.below is wrapper:
-                other._interception.below = gone.below
+                other._interception.lead_to(gone.below)
         if self._top is wrapper:
             self._top = gone.below
         if not self._wrappers:

@@ -83,6 +83,7 @@ class Incoming:
         self._around: tuple[ref[Receiver], ...] = ()
         self._in_place: tuple[ref[Receiver], ...] = ()
         self._receivers: tuple[ref[Receiver], ...] = ()
+        self.in_place = False
         self.tap: WireTap | None = None
         self._uninstall = line.install(session, self)
 
@@ -115,6 +116,8 @@ class Incoming:
     def _set(self, around: tuple[ref[Receiver], ...], in_place: tuple[ref[Receiver], ...]) -> None:
         self._around, self._in_place = around, in_place
         self._receivers = (*around, *in_place)
+        # Whether the session itself sends through a wrapper.
+        self.in_place = bool(in_place)
 
     def _drop(self, reference: ref[Receiver]) -> None:
         self._set(
@@ -125,11 +128,6 @@ class Incoming:
         if not self._receivers and session is not None and session.__dict__.get(_KEY) is self:
             self._uninstall()
             del session.__dict__[_KEY]
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the session itself sends through a wrapper."""
-        return bool(self._in_place)
 
     @property
     def owner(self) -> ClientSession | None:

@@ -104,6 +104,7 @@ class _Interception:
         "loop",
         "manager",
         "patches",
+        "plain",
         "rounds",
         "tokens",
         "wrapper",
@@ -120,8 +121,7 @@ class _Interception:
         self.inner = inner
         self.connection_id = connection_id
         self.manager = manager
-        # Where what leaves the chain goes on.
-        self.below: Any = inner
+        self.lead_to(inner)
         self.rounds = Rounds()
         # The calls whose caller chose the progress token.
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
@@ -174,9 +174,15 @@ class _Interception:
                 f"{session!r} is not entered; use it inside `async with session:`, or enter the session it wraps"
             )
 
+    def lead_to(self, below: Any) -> None:
+        """Have what leaves the chain go on to `below`."""
+        self.below = below
+        # Whether what is sent there lacks nothing that its SDK line forgets; else a wrapper there sees to it.
+        self.plain = line.transmit is None or isinstance(below, CallbackClientSession)
+
     def go_in_place(self, below: Any) -> None:
         """Become what the session itself sends through, instead of what is around it."""
-        self.below = below
+        self.lead_to(below)
         self.link = _FoundLink(self.inner)
         self.incoming.move_inside(self)
         if self.entered:
@@ -231,21 +237,17 @@ class _Interception:
         if progress_callback is not None:
             options["progress_callback"] = progress_callback
         answer: Awaitable[Any]
-        if line.transmit is None or self._is_seen_to():
+        if self.plain or (self.incoming.in_place and self.below is self.inner):
             answer = self.below.send_request(request, result_type, **options)
         else:
             answer = line.transmit(self.below, self.inner, request, result_type, options)
         return answer
 
-    def _is_seen_to(self) -> bool:
-        """Whether another wrapper, further down, does for the request what its SDK line forgets."""
-        below = self.below
-        return isinstance(below, CallbackClientSession) or (below is self.inner and self.incoming.in_place)
-
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
-        if self._is_seen_to():
-            return await self.below.send_request(*arguments, _headers=headers)
+        below = self.below
+        if isinstance(below, CallbackClientSession) or (below is self.inner and self.incoming.in_place):
+            return await below.send_request(*arguments, _headers=headers)
         link: Any = self.link and self.link.found()
         if link is not None:
             with link.sending(self.inner, headers):
@@ -304,6 +306,11 @@ class _Call(Invocation):
 def _progress_token(params: Any) -> str | int | None:
     meta = getattr(params, "meta", None)
     return None if meta is None else line.progress_token_of(meta)
+
+
+def _is_answer(params: Any) -> bool:
+    """Whether a call answers questions of the server."""
+    return getattr(params, "request_state", None) is not None or getattr(params, "input_responses", None) is not None
 
 
 def _fits(message: BaseModel, params: Any) -> bool:
@@ -578,8 +585,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         # A vendor's request may have no params, not even None.
         params: Any = message.params if "params" in message.__dict__ else None
         context = interception.context(self, method, params, "request", options)
-        asking = method in _ASKING_METHODS
-        if asking and (params.request_state is not None or params.input_responses is not None):
+        if method in _ASKING_METHODS and _is_answer(params):
             interception.rounds.go_on(context)
         call = _RequestCall(interception, context, request, result_type, request_read_timeout_seconds, metadata)
         if manager.watchers or chain is None:
@@ -590,7 +596,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
                 result = await chain(call, context)
             finally:
                 call.end()
-        if asking and isinstance(result, _QUESTIONS):
+        if result.__class__ is _QUESTIONS:
             interception.rounds.ask(context, result)
         return result
 

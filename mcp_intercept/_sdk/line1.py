@@ -375,7 +375,10 @@ class _ReceiveLoop:
         if self._resting:
             self._resting.pop().set()
         else:
+            # It takes turns of its own, not the one that it was started in.
+            token = _turn.set(None)
             owner._task_group.start_soon(owner._receive_loop)
+            _turn.reset(token)
 
     @staticmethod
     def _drop_turn() -> None:
