@@ -72,7 +72,10 @@ class CallOptions:
     """Awaited with each progress notification of this request."""
 
     headers: dict[str, str] = field(default_factory=_empty)
-    """HTTP headers for this one request. Only a connection that `connect()` opened over HTTP can apply them."""
+    """HTTP headers for this one request, over streamable HTTP. What the protocol itself sets, stays.
+
+    On line 1 of the SDK, only connections of `connect()` and those opened inside `intercept_all()` can send them.
+    """
 
     def __repr__(self) -> str:
         # Header values are where bearer tokens live.
@@ -113,7 +116,10 @@ class MiddlewareContext(Generic[ParamsT]):
     _: KW_ONLY
 
     session_id: str | None = None
-    """The streamable HTTP session id, or `None` where there is no such thing (stdio, in memory, 2026-07-28)."""
+    """The streamable HTTP session id, or `None` where there is no such thing (stdio, in memory, 2026-07-28).
+
+    Known over connections of `connect()`, of an intercepted `Client`, and those opened inside `intercept_all()`.
+    """
 
     protocol_version: str | None = None
     """The negotiated protocol version, or `None` before the handshake (or where it happened unseen)."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
+from anyio import get_current_task
+
 from mcp_intercept._context import MiddlewareContext
 
 # A call that is never continued must not be remembered for ever.
@@ -20,6 +22,7 @@ class _Round(NamedTuple):
     context: MiddlewareContext[Any]
     target: object
     result: Any
+    task: int
 
 
 class Rounds:
@@ -31,12 +34,13 @@ class Rounds:
     def ask(self, context: MiddlewareContext[Any], result: Any) -> None:
         """The call of `context` was answered with questions."""
         first = context.related or context
-        self._open.append(_Round(first, context, _target(context.params), result))
+        self._open.append(_Round(first, context, _target(context.params), result, get_current_task().id))
 
     def go_on(self, context: MiddlewareContext[Any]) -> None:
         """Tie a call that brings answers to the call that it goes on with."""
         params = context.params
         keys = set(params.input_responses or {})
+        candidates: list[_Round] = []
         for waiting in self._open:
             asked = waiting.result
             if (
@@ -45,10 +49,14 @@ class Rounds:
                 and asked.request_state == params.request_state
                 and set(asked.input_requests or {}) == keys
             ):
-                context.related = waiting.first
-                context.round = waiting.context.round + 1
-                self._open.remove(waiting)
-                return
+                candidates.append(waiting)
+        if candidates:
+            # Of calls that say the same, this task goes on with its own; and with its last, if it gave up others.
+            here = get_current_task().id
+            waiting = ([each for each in candidates if each.task == here] or candidates)[-1]
+            context.related = waiting.first
+            context.round = waiting.context.round + 1
+            self._open.remove(waiting)
 
     def call_of(self, question: object) -> MiddlewareContext[Any] | None:
         """The call whose answer held `question`."""

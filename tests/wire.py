@@ -114,6 +114,23 @@ class WireServer:
         """The frames of one method, in order."""
         return [frame for frame in self.frames if frame.get("method") == method]
 
+    async def ask(self, method: str, params: Frame | None = None, request_id: int | str = "q") -> Frame:
+        """What the client answers to a request."""
+        asked = {"jsonrpc": "2.0", "id": request_id, "method": method}
+        await self.send(asked if params is None else {**asked, "params": params})
+        return await self.answer_to(request_id)
+
+    async def answer_to(self, request_id: int | str) -> Frame:
+        """The frame that answers a request of this server's, once it has arrived."""
+        with anyio.fail_after(5):
+            while not (found := self.answered(request_id)):
+                await self._arrived.wait()
+        return found[0]
+
+    def answered(self, request_id: int | str) -> list[Frame]:
+        """The frames that answer a request of this server's; there should be one at most."""
+        return [frame for frame in self.frames if "method" not in frame and frame.get("id") == request_id]
+
     @property
     def methods(self) -> list[str]:
         """The methods of all frames that have one, in order."""

@@ -254,12 +254,13 @@ class _Reading:
         self._loop.begin_turn()
         method = data["method"]
         incoming = self._loop.incoming
-        if not incoming.wants(self._kind, method):
+        wanted = incoming.wants(self._kind, method)
+        if not wanted and not self._loop.waiting:
             return self._model.model_validate(data)
         try:
             return _Veiled(data, self._model.model_validate(data), None)
         except ValidationError as error:
-            if incoming.is_known(self._kind, method):
+            if not wanted or incoming.is_known(self._kind, method):
                 raise
             return _Veiled(data, None, error)
 
@@ -318,15 +319,15 @@ class _Awaited(dict[Any, Any]):
     """The table of awaited responses, which notices a request that a handler sends.
 
     Line 1 runs handlers in its receive loop, so the response would never be read. Here another loop reads on while
-    the handler waits, and the first one rests when it is done.
+    the handler waits, and the first one rests when it is done. Until then all messages are handled like that: each
+    begins in its turn, but none can keep the response from being read.
     """
 
     def __setitem__(self, key: Any, value: Any) -> None:
         super().__setitem__(key, value)
         turn = _turn.get()
-        if turn is not None and not turn.ended and not turn.released and turn.loop.awaited is self:
-            turn.released = True
-            turn.loop.read_on()
+        if turn is not None and turn.loop.awaited is self:
+            turn.loop.release(turn)
 
 
 class _ReceiveLoop:
@@ -336,6 +337,8 @@ class _ReceiveLoop:
         self.incoming = incoming
         self._session = ref(session)
         self._resting: list[anyio.Event] = []
+        # How many turns go on while another loop reads.
+        self.waiting = 0
         self._patches = patches = Patches()
         state = session.__dict__
         self._plain_awaited: dict[Any, Any] = state["_response_streams"]
@@ -369,8 +372,12 @@ class _ReceiveLoop:
         """The loop has read a message."""
         _turn.set(_Turn(self))
 
-    def read_on(self) -> None:
-        """Have another loop read on."""
+    def release(self, turn: _Turn) -> None:
+        """Have another loop read on, from here to the end of a turn."""
+        if turn.ended or turn.released:
+            return
+        turn.released = True
+        self.waiting += 1
         owner: Any = self.incoming.owner
         if self._resting:
             self._resting.pop().set()
@@ -380,10 +387,16 @@ class _ReceiveLoop:
             owner._task_group.start_soon(owner._receive_loop)
             _turn.reset(token)
 
-    @staticmethod
-    def _drop_turn() -> None:
+    def _keep_reading(self) -> None:
+        """Before a handler: it may be what another one waits for that waits for the server."""
+        turn = _turn.get()
+        if self.waiting and turn is not None:
+            self.release(turn)
+
+    def _drop_turn(self) -> None:
         turn = _turn.get()
         if turn is not None:
+            self.waiting -= turn.released
             turn.ended = True
             _turn.set(None)
 
@@ -395,6 +408,7 @@ class _ReceiveLoop:
             await wake.wait()
 
     async def _received_request(self, responder: RequestResponder[Any, Any]) -> None:
+        self._keep_reading()
         try:
             await self._answer(responder)
         except Exception as error:
@@ -453,6 +467,7 @@ class _ReceiveLoop:
                 )
 
     async def _received_notification(self, notification: Any) -> None:
+        self._keep_reading()
         try:
             if type(notification) is _Veiled:
                 await self._tell(notification)
@@ -491,8 +506,10 @@ class _ReceiveLoop:
 
     async def _handle_incoming(self, item: Any) -> None:
         if type(item) is not _Veiled:
-            if _turn.get() is None:
+            turn = _turn.get()
+            if turn is None or turn.loop is not self:
                 self.begin_turn()  # a failure of the transport, or a response that nobody waits for
+                self._keep_reading()
             try:
                 await self._original("_handle_incoming")(item)
             except Exception as error:
