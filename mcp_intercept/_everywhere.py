@@ -78,6 +78,8 @@ class _InPlace:
     async def _send_request(self, *args: Any, **kwargs: Any) -> Any:
         return await self._top.send_request(*args, **kwargs)
 
+    _send_request.takes_headers = True  # type: ignore[attr-defined]  # as those of the wrappers do
+
     async def _send_notification(self, *args: Any, **kwargs: Any) -> None:
         await self._top.send_notification(*args, **kwargs)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
@@ -18,7 +19,7 @@ from mcp_intercept._chain import Invocation, Step
 from mcp_intercept._context import Kind, MiddlewareContext, printable
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import line, types
+from mcp_intercept._sdk import line, receiving, types
 from mcp_intercept.errors import MiddlewareError
 from mcp_intercept.methods import METHODS, Method
 
@@ -33,6 +34,9 @@ Deliver = Callable[[Any], Awaitable[Any]]
 
 _KEY = "_mcp_intercept_incoming"
 
+# Wrappers of one session may come and go in several threads. Reentrant, as the collector may end one at any time.
+_lock = RLock()
+
 PROGRESS = "notifications/progress"
 
 
@@ -40,6 +44,7 @@ class Receiver(Protocol):
     """What is needed of a wrapper, which stands above."""
 
     manager: MiddlewareManager
+    wrapper: Callable[[], Any]
 
     def context_of_incoming(
         self, method: str, params: Any, kind: Kind, jsonrpc_id: str | int | None, origin: object
@@ -49,14 +54,22 @@ class Receiver(Protocol):
 
 
 class Reported:
-    """The progress callback of a call, and the context of the call."""
+    """The progress callback of a call, and the context of the call.
 
-    __slots__ = ("callback", "context", "receiver")
+    Args:
+        callback: What is to be called.
+        context: That of the call.
+        receiver: Whose context it is.
+        entered: The callback that the call came with, of which a middleware may have made another.
+    """
 
-    def __init__(self, callback: Any, context: MiddlewareContext[Any], receiver: Receiver) -> None:
+    __slots__ = ("callback", "context", "entered", "receiver")
+
+    def __init__(self, callback: Any, context: MiddlewareContext[Any], receiver: Receiver, entered: Any) -> None:
         self.callback = callback
         self.context = context
         self.receiver = receiver
+        self.entered = entered
 
     async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
         await self.callback(progress, total, message)
@@ -67,7 +80,7 @@ class Reported:
         while isinstance(reported, Reported):
             if reported.receiver is receiver:
                 return reported.context
-            reported = reported.callback
+            reported = reported.entered
         return None
 
 
@@ -85,27 +98,26 @@ class Incoming:
         self._receivers: tuple[ref[Receiver], ...] = ()
         self.in_place = False
         self.tap: WireTap | None = None
-        self._uninstall = line.install(session, self)
+        self._uninstall = receiving.install(session, self)
 
     @classmethod
-    def of(cls, session: ClientSession) -> Incoming:
-        """The one of `session`, which is no wrapper."""
+    def join(cls, session: ClientSession, receiver: Receiver) -> Incoming:
+        """Let a wrapper of `session`, which is none itself, take part, outside of those that do already."""
         state = session.__dict__
-        if _KEY not in state:
-            state[_KEY] = cls(session)
-        found: Incoming = state[_KEY]
+        with _lock:
+            if _KEY not in state:
+                state[_KEY] = cls(session)
+            found: Incoming = state[_KEY]
+            found._set((ref(receiver, found._drop), *found._around), found._in_place)
         return found
-
-    def add(self, receiver: Receiver) -> None:
-        """Let a wrapper take part, outside of those that do already."""
-        self._set((ref(receiver, self._drop), *self._around), self._in_place)
 
     def move_inside(self, receiver: Receiver) -> None:
         """Let a wrapper take part as one that the session itself sends through: inside of those around it."""
-        for reference in self._around:
-            if reference() is receiver:
-                around = tuple(other for other in self._around if other is not reference)
-                self._set(around, (reference, *self._in_place))
+        with _lock:
+            for reference in self._around:
+                if reference() is receiver:
+                    around = tuple(other for other in self._around if other is not reference)
+                    self._set(around, (reference, *self._in_place))
 
     def remove(self, receiver: Receiver) -> None:
         """Let a wrapper take part no longer."""
@@ -114,20 +126,23 @@ class Incoming:
                 self._drop(reference)
 
     def _set(self, around: tuple[ref[Receiver], ...], in_place: tuple[ref[Receiver], ...]) -> None:
-        self._around, self._in_place = around, in_place
-        self._receivers = (*around, *in_place)
+        # The collector may have ended one of them just now, in this very thread.
+        self._around = tuple(reference for reference in around if reference() is not None)
+        self._in_place = tuple(reference for reference in in_place if reference() is not None)
+        self._receivers = (*self._around, *self._in_place)
         # Whether the session itself sends through a wrapper.
-        self.in_place = bool(in_place)
+        self.in_place = bool(self._in_place)
 
     def _drop(self, reference: ref[Receiver]) -> None:
-        self._set(
-            tuple(other for other in self._around if other is not reference),
-            tuple(other for other in self._in_place if other is not reference),
-        )
-        session = self._session()
-        if not self._receivers and session is not None and session.__dict__.get(_KEY) is self:
-            self._uninstall()
-            del session.__dict__[_KEY]
+        with _lock:
+            self._set(
+                tuple(other for other in self._around if other is not reference),
+                tuple(other for other in self._in_place if other is not reference),
+            )
+            session = self._session()
+            if not self._receivers and session is not None and session.__dict__.get(_KEY) is self:
+                self._uninstall()
+                del session.__dict__[_KEY]
 
     @property
     def owner(self) -> ClientSession | None:
@@ -277,6 +292,8 @@ async def _receive(
     origin: object,
     params: Any,
 ) -> Any:
+    if receiver.wrapper() is None:
+        return await deliver(params)  # it went while a wrapper further out had the message
     context = receiver.context_of_incoming(method, params, kind, jsonrpc_id, origin)
     return await receiver.manager.run(chain, _IncomingCall(context, deliver), context)
 

@@ -33,7 +33,8 @@ def intercept(session: Any, *middlewares: AnyMiddleware | MiddlewareManager, con
     """Wrap a session, or the `Client` of SDK line 2.
 
     Use what is returned instead of `session`, whose state it shares: what is sent through `session` itself does not
-    pass the chain. What the server sends does, as long as somebody holds what is returned.
+    pass the chain. What the server sends does, as long as somebody holds what is returned (or a context, as
+    `context.session` does).
 
     A client may be entered before or after, through either; entered through what is returned, its handshake passes
     the chain, too. What the client answers from its response cache is no call, and passes nothing.

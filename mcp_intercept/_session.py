@@ -125,8 +125,7 @@ class _Interception:
         self.rounds = Rounds()
         # The calls whose caller chose the progress token.
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
-        self.incoming = Incoming.of(_innermost(inner))
-        self.incoming.add(self)
+        self.incoming = Incoming.join(_innermost(inner), self)
         self.link: _Link | None = None
         # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
         self.patches: dict[str, Any] = {}
@@ -139,7 +138,11 @@ class _Interception:
     def session(self) -> CallbackClientSession | None:
         """The wrapper, as long as somebody holds it and the session was not left."""
         group = self.inner.__dict__.get("_task_group")
-        return None if group is not None and group.cancel_scope.cancel_called else self.wrapper()
+        try:
+            was_left = group is not None and group.cancel_scope.cancel_called
+        except RuntimeError:
+            was_left = False  # it lives in another thread, which trio asks for
+        return None if was_left else self.wrapper()
 
     @property
     def entered(self) -> bool:
@@ -245,9 +248,9 @@ class _Interception:
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
-        below = self.below
-        if isinstance(below, CallbackClientSession) or (below is self.inner and self.incoming.in_place):
-            return await below.send_request(*arguments, _headers=headers)
+        send = self.below.send_request
+        if getattr(send, "takes_headers", False):
+            return await send(*arguments, _headers=headers)
         link: Any = self.link and self.link.found()
         if link is not None:
             with link.sending(self.inner, headers):
@@ -327,7 +330,7 @@ def _fits(message: BaseModel, params: Any) -> bool:
 class _RequestCall(_Call):
     """A request that goes through the session's `send_request`."""
 
-    __slots__ = ("interception", "metadata", "seconds", "timeout")
+    __slots__ = ("entered_callback", "interception", "metadata", "seconds", "timeout")
 
     def __init__(
         self,
@@ -341,7 +344,9 @@ class _RequestCall(_Call):
         super().__init__(context, request, result_type)
         self.interception = interception
         self.timeout = timeout
-        self.seconds = context.options.timeout
+        options = context.options
+        self.seconds = options.timeout
+        self.entered_callback = options.progress_callback
         self.metadata = metadata
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
@@ -356,7 +361,7 @@ class _RequestCall(_Call):
         token: str | int | None = None
         if interception.manager.sees_progress:
             if progress_callback is not None:
-                progress_callback = Reported(progress_callback, self.entry, interception)
+                progress_callback = Reported(progress_callback, self.entry, interception, self.entered_callback)
             else:
                 token = _progress_token(context.params)
         arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
@@ -442,7 +447,7 @@ class _Unhidden:
     """
 
     def __init__(self, function: Any) -> None:
-        self._function = function
+        self.function = function
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -450,9 +455,9 @@ class _Unhidden:
 
     def __get__(self, wrapper: Any, owner: type) -> Any:
         if wrapper is None:
-            return self._function
+            return self.function
         patches = wrapper._interception.patches
-        return patches[self._name] if self._name in patches else MethodType(self._function, wrapper)
+        return patches[self._name] if self._name in patches else MethodType(self.function, wrapper)
 
     def __set__(self, wrapper: Any, value: Any) -> None:
         wrapper._interception.patches[self._name] = value
@@ -623,6 +628,10 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         else:
             # No notification at all: the SDK knows how to refuse it.
             await interception.below.send_notification(notification, *args, **kwargs)
+
+
+# Such a function takes `_headers`, and sees to it that they are sent.
+vars(CallbackClientSession)["send_request"].function.takes_headers = True
 
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:

@@ -451,7 +451,6 @@ async def test_an_inner_scope_is_the_outer_layer(log: list[str]) -> None:
     assert log == ["1>ping", "1<ping"]
 
 
-@pytest.mark.xfail(reason="what the server sends is lost: _Interception.context_of_incoming without a wrapper")
 async def test_a_message_on_its_way_goes_on_when_a_scope_further_in_is_left(log: list[str]) -> None:
     async def leave_inner_scope(context: Any, call_next: Any) -> Any:
         inner.close()
@@ -610,7 +609,6 @@ def test_sessions_in_event_loops_of_other_threads_are_intercepted(log: list[str]
     assert log == [">ping", "<ping", ">ping", "<ping"] * 2
 
 
-@pytest.mark.xfail(reason="trio tells only its own thread whether a scope was cancelled: _Interception.session")
 def test_the_live_sessions_of_other_threads_are_known() -> None:
     with loops("asyncio", "trio") as made, intercept_all() as manager:
         assert {session for _, session, _ in made} <= wrapped_by(manager)
@@ -985,18 +983,7 @@ async def test_headers_of_a_call_are_on_its_request_only(url: str, negotiate: st
     assert all(headers.get("mcp-session-id") != "mine" for _, headers in requests)
 
 
-# On line 1, the link is known from the first turn of the transport's task on, which may come after the first message.
-late_link = pytest.mark.xfail(LINE_1, reason="note_links() notes the link too late on trio", strict=False)
-
-
-@late_link
-@pytest.mark.parametrize(
-    "negotiate",
-    [
-        pytest.param(way, marks=pytest.mark.xfail(way == "discover", reason="_Forwarder lets all headers through"))
-        for way in NEGOTIATE
-    ],
-)
+@pytest.mark.parametrize("negotiate", NEGOTIATE)
 async def test_headers_of_the_negotiation_leave_those_of_the_protocol(url: str, negotiate: str) -> None:
     names = STAMPED[negotiate][: 3 if negotiate == "initialize" else 5]
     bare: Requests = []
@@ -1024,7 +1011,6 @@ async def test_headers_of_a_call_that_cannot_be_sent_are_logged(url: str, caplog
     assert [message for message in caplog.messages if message.startswith("headers of a call are not sent")]
 
 
-@late_link
 async def test_headers_of_a_call_over_a_connection_of_ours_are_sent(url: str) -> None:
     requests: Requests = []
     with anyio.fail_after(20), intercept_all():

@@ -723,3 +723,36 @@ async def test_what_a_real_server_sends_within_a_call_passes_the_chain(server: A
     assert [related for _, related in progress.reported] == [progress.calls["steps"]] * 3
     assert [context.method for context in seen.contexts if context.kind == "request"] == ["elicitation/create"] * 3
     assert len(ears.by("elicitation")) == 1
+
+
+async def test_progress_is_related_in_an_outer_wrapper_though_a_middleware_further_in_replaces_the_callback() -> None:
+    calls: list[Any] = []
+    related: list[Any] = []
+    reported: list[float] = []
+
+    async def note(context: Any, call_next: Any) -> Any:
+        (related if context.direction == "incoming" else calls).append(
+            context.related if context.direction == "incoming" else context
+        )
+        return await call_next(context)
+
+    async def wrap_callback(context: Any, call_next: Any) -> Any:
+        callback = context.options.progress_callback
+        if callback is not None:
+
+            async def around_it(*progress: Any) -> None:
+                await callback(*progress)
+
+            context.options.progress_callback = around_it
+        return await call_next(context)
+
+    async def report(done: float, total: float | None, message: str | None) -> None:
+        reported.append(done)
+
+    async with connect(make_server(), wrap_callback) as session:
+        outer = intercept(session, note)
+        await outer.call_tool("steps", {"count": 1}, progress_callback=report)
+        with anyio.fail_after(5):
+            while not reported:
+                await checkpoint()
+    assert (reported, related) == ([1], [calls[0]])

@@ -106,9 +106,13 @@ def test_a_hook_promises_the_types_of_its_row(row: Method) -> None:
 
     params = f"types.{row.params}" + (" | None" if row.optional else "")
     result = "None" if row.result is None else f"types.{row.result}"
+    if row.name == "sampling/createMessage":
+        result += " | types.CreateMessageResultWithTools"
+    # What the server asks may be refused as a callback refuses it.
+    refusal = " | types.ErrorData" if row.sender == "server" and row.result else ""
     assert signature.parameters["context"].annotation == f"MiddlewareContext[{params}]"
     assert signature.parameters["call_next"].annotation == f"NextFunctionT[{params}, {result}]"
-    assert signature.return_annotation == result
+    assert signature.return_annotation == result + refusal
 
 
 @each_method

@@ -1,7 +1,7 @@
 """All knowledge of the two SDK lines; the only place that imports `mcp`.
 
-`line1` and `line2` offer the same names; `line` is the one that fits the installed SDK. `line1` goes when `mcp` 1.x
-does.
+`line1` and `line2` offer the same names, and so do `receiving1` and `receiving2`; `line` and `receiving` are those that
+fit the installed SDK. `line1` and `receiving1` go when `mcp` 1.x does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ LINE: Literal[1, 2] = 1 if isinstance(cast("object", types.ClientRequest), type)
 
 if TYPE_CHECKING or LINE == 2:
     from mcp_intercept._sdk import line2 as line
+    from mcp_intercept._sdk import receiving2 as receiving
 else:
     from mcp_intercept._sdk import line1 as line
+    from mcp_intercept._sdk import receiving1 as receiving
 
-__all__ = ["LINE", "ClientSession", "line", "types"]
+__all__ = ["LINE", "ClientSession", "line", "receiving", "types"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from copy import copy
 from typing import Any
 
@@ -10,25 +10,13 @@ from typing import Any
 _STAMPED = frozenset({"accept", "content-type", "content-length", "host", "last-event-id"})
 
 
-def _is_of_protocol(name: str) -> bool:
-    return name.lower() in _STAMPED or name.lower().startswith("mcp-")
-
-
 def without_protocol(headers: Mapping[str, str]) -> dict[str, str]:
-    """What of `headers` the protocol has no use for, where it cannot be seen what it has set."""
-    return {name: value for name, value in headers.items() if not _is_of_protocol(name)}
-
-
-def merge_headers(target: MutableMapping[str, str], headers: Mapping[str, str]) -> None:
-    """Set `headers` on an HTTP request, except where the protocol has set its own.
-
-    Args:
-        target: The headers of the HTTP request; case-insensitive.
-        headers: What a middleware asked for.
-    """
-    for name, value in headers.items():
-        if not (_is_of_protocol(name) and name in target):
-            target[name] = value
+    """What of `headers` is not the protocol's own business."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name.lower() not in _STAMPED and not name.lower().startswith("mcp-")
+    }
 
 
 class HttpLinkBase:

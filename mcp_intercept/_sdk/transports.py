@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
 from typing import Any
@@ -62,14 +62,19 @@ def note_links(make_link: Callable[[], HttpLinkBase]) -> Callable[[], None]:
     plain = StreamableHTTPTransport.post_writer
 
     @wraps(plain)
-    async def post_writer(
+    def post_writer(
         self: Any, client: Any, write_stream_reader: Any, read_stream_writer: Any, write_stream: Any, *rest: Any
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
+        # At once, and not when the task first runs: the session may send something before.
         _links[id(write_stream)] = link = make_link()
-        try:
-            await plain(self, link.view_of(client), write_stream_reader, read_stream_writer, write_stream, *rest)
-        finally:
-            del _links[id(write_stream)]
+
+        async def write() -> None:
+            try:
+                await plain(self, link.view_of(client), write_stream_reader, read_stream_writer, write_stream, *rest)
+            finally:
+                _links.pop(id(write_stream), None)
+
+        return write()
 
     transport_type: Any = StreamableHTTPTransport
     transport_type.post_writer = post_writer
