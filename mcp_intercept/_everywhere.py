@@ -189,7 +189,7 @@ def _end(scope: _Scope) -> None:
             _unlink()
             _unlink = None
         while not _open and (below := _below(init := vars(ClientSession)["__init__"])) is not None:
-            ClientSession.__init__ = below
+            ClientSession.__init__ = below  # type: ignore[method-assign]
             _layers[:] = [entry for entry in _layers if entry[0] is not init]
         for in_place in list(scope.sessions):
             in_place.remove(scope)

@@ -43,8 +43,11 @@ PROGRESS = "notifications/progress"
 class Receiver(Protocol):
     """What is needed of a wrapper, which stands above."""
 
-    manager: MiddlewareManager
-    wrapper: Callable[[], Any]
+    @property
+    def manager(self) -> MiddlewareManager: ...
+
+    @property
+    def wrapper(self) -> Callable[[], Any]: ...
 
     def context_of_incoming(
         self, method: str, params: Any, kind: Kind, jsonrpc_id: str | int | None, origin: object

@@ -111,7 +111,7 @@ class WireTap:
 
 def untapped(stream: Any) -> Any:
     """The stream itself."""
-    return stream._stream if isinstance(stream, _Tapped) else stream
+    return stream.untapped if isinstance(stream, _Tapped) else stream
 
 
 def _as_number(request_id: Any) -> Any:
@@ -123,23 +123,23 @@ class _Tapped:
     """A stream, and everything that it is besides what is read along."""
 
     def __init__(self, stream: Any, tap: WireTap) -> None:
-        self._stream = stream
+        self.untapped = stream
         self._tap = tap
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.untapped, name)
 
     async def __aenter__(self) -> Self:
-        await self._stream.__aenter__()
+        await self.untapped.__aenter__()
         return self
 
     async def __aexit__(self, *exception: Any) -> Any:
-        return await self._stream.__aexit__(*exception)
+        return await self.untapped.__aexit__(*exception)
 
 
 class _Reading(_Tapped):
     async def receive(self) -> Any:
-        item = await self._stream.receive()
+        item = await self.untapped.receive()
         self._tap.received(item)
         return item
 
@@ -147,7 +147,7 @@ class _Reading(_Tapped):
         return self
 
     async def __anext__(self) -> Any:
-        item = await self._stream.__anext__()
+        item = await self.untapped.__anext__()
         self._tap.received(item)
         return item
 
@@ -155,12 +155,12 @@ class _Reading(_Tapped):
 class _Writing(_Tapped):
     async def send(self, item: Any) -> None:
         self._tap.sent(item)
-        await self._stream.send(item)
+        await self.untapped.send(item)
 
     @property
     def send_nowait(self) -> Any:
         """Only where the stream has it."""
-        send_nowait = self._stream.send_nowait
+        send_nowait = self.untapped.send_nowait
 
         def tapped(item: Any) -> None:
             self._tap.sent(item)

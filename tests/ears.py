@@ -19,7 +19,7 @@ from tests.wire import LINE_1, Frame, WireServer, wire
 T: Any = mcp.types
 """The models of the installed line; untyped, as the two lines differ."""
 
-Error: Any = mcp.McpError if LINE_1 else mcp.MCPError
+Error: Any = getattr(mcp, "McpError" if LINE_1 else "MCPError")
 
 Wrap = Callable[[ClientSession], "tuple[ClientSession, ClientSession]"]
 """`session -> (what to enter, what to use)`."""

@@ -76,19 +76,19 @@ async def test_progress_passes_the_chain_and_knows_its_call(target: Any, mode: A
     manager = MiddlewareManager()
     reported: list[float] = []
 
-    async def tenfold(context: Any, call_next: Any) -> None:
+    async def tenfold(context: Any, call_next: Any) -> Any:
         if context.method == "notifications/progress":
             context.params.progress *= 10
         return await call_next(context)
 
     manager.add_middleware(tenfold)
 
-    async def progress(done: float, total: float | None, message: str | None) -> None:
-        reported.append(done)
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(progress)
 
     with manager.capture() as exchanges:
         async with intercepted(Client(target, mode=mode), manager) as client:
-            await client.call_tool("steps", {"count": 3}, progress_callback=progress)
+            await client.call_tool("steps", {"count": 3}, progress_callback=report)
             with anyio.fail_after(5):
                 while len(reported) < 3:
                     await anyio.lowlevel.checkpoint()
@@ -175,10 +175,10 @@ async def test_a_url_has_a_session_id_and_headers_of_single_calls(url: str) -> N
     manager = MiddlewareManager([ask])
     with manager.capture() as exchanges:
         async with intercepted(Client(url, mode="legacy"), manager) as client:
-            await client.send_ping()
-    ping = exchanges[-1]
-    assert ping.context.session_id
-    assert ping.context.jsonrpc_id == ping.response.jsonrpc_response.id
+            await client.list_prompts()
+    last = exchanges[-1]
+    assert last.context.session_id
+    assert last.context.jsonrpc_id == last.response.jsonrpc_response.id
     with manager.capture() as exchanges:
         async with intercepted(Client(url), manager) as client:
             await client.list_tools()

@@ -192,11 +192,11 @@ class Through(ClientSession):
 class Aside(Through):
     """Overrides without `super()`."""
 
-    async def send_request(self, request: Any, result_type: Any) -> Any:
+    async def send_request(self, request: Any, result_type: Any, *args: Any, **kwargs: Any) -> Any:
         self.own.append("send_request")
         return result_type.model_validate({"content": []})
 
-    async def call_tool(self, name: str) -> Any:
+    async def call_tool(self, name: str, *args: Any, **kwargs: Any) -> Any:
         params = T.CallToolRequestParams(name=name)
         request = T.CallToolRequest(method="tools/call", params=params)
         return await self.send_request(T.ClientRequest(request) if LINE_1 else request, T.CallToolResult)

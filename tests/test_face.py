@@ -137,4 +137,4 @@ def test_a_missing_extra_says_what_to_install() -> None:
 def test_the_version_is_that_of_the_distribution() -> None:
     assert mcp_intercept.__version__ == importlib.metadata.version("mcp-intercept-sdk")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        mcp_intercept.nothing  # noqa: B018  # pyright: ignore
+        mcp_intercept.nothing  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore

@@ -746,8 +746,8 @@ async def test_progress_is_related_in_an_outer_wrapper_though_a_middleware_furth
             context.options.progress_callback = around_it
         return await call_next(context)
 
-    async def report(done: float, total: float | None, message: str | None) -> None:
-        reported.append(done)
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.append(progress)
 
     async with connect(make_server(), wrap_callback) as session:
         outer = intercept(session, note)

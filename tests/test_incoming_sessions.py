@@ -80,7 +80,7 @@ HANDLERS: Mapping[str, str] = {
 async def test_a_handler_may_use_the_session(handler: str, use: Any, entered: Any) -> None:
     method = HANDLERS[handler]
     ears, done = Ears(), anyio.Event()
-    to_do = [use, once] if use is two_deep else [use]
+    to_do: list[Any] = [use, once] if use is two_deep else [use]
 
     async def use_session(own: Any) -> None:
         if to_do:

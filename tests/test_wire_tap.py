@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from weakref import ref
@@ -184,7 +185,7 @@ async def test_without_a_tap_there_is_neither() -> None:
 @pytest.mark.parametrize("answered_as", ["the string", "another id", "nothing at all"])
 async def test_an_answer_under_another_id_is_as_on_the_bare_sdk(answered_as: str) -> None:
     manager = MiddlewareManager([through])
-    ids = {"the string": str, "another id": lambda request_id: request_id + 100}
+    ids: dict[str, Callable[[Any], Any]] = {"the string": str, "another id": lambda request_id: request_id + 100}
 
     async def ask(session: ClientSession, server: WireServer) -> Any:
         async def answer(frame: Frame) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import mcp.types as types
 from mcp import Client, ClientSession, MCPError
-from mcp.client.client import _connect_transport
 from mcp.shared import jsonrpc_dispatcher
 from mcp.shared.message import SessionMessage
 from mcp.types.version import HANDSHAKE_PROTOCOL_VERSIONS
@@ -22,6 +21,9 @@ from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._sdk.seam import InterceptionSeam, TapSeam
 from mcp_intercept._sdk.transports import http_streams
+
+# What is reached into has no public way in.
+# pyright: reportPrivateUsage=false
 
 # Where the negotiated protocol version is found in the state of a session.
 VERSION_KEY = "_negotiated_version"
@@ -52,10 +54,8 @@ def message_of(message: Any) -> Any:
 def progress_token_of(holder: Any) -> str | int | None:
     """The progress token in the `_meta` of a request, or the params of a progress notification."""
     # `_meta` is a dict on this line.
-    found = (
-        holder.get("progressToken", holder.get("progress_token")) if isinstance(holder, dict) else holder.progress_token
-    )
-    token: str | int | None = found
+    fields = cast("dict[str, Any]", holder if isinstance(holder, dict) else vars(holder))
+    token: str | int | None = fields.get("progressToken", fields.get("progress_token"))
     return token
 
 
@@ -206,7 +206,12 @@ def linked(client: Any) -> Generator[HttpLink | None, None, None]:
         return
     link = HttpLink()
     connect = client._connect
-    client._connect = _connect_transport(http_streams(client.server, link, None, None, None))
+
+    async def connect_linked(exit_stack: AsyncExitStack, *options: Any) -> Any:
+        streams = http_streams(client.server, link, None, None, None)
+        return jsonrpc_dispatcher.JSONRPCDispatcher(*await exit_stack.enter_async_context(streams))
+
+    client._connect = connect_linked
     try:
         yield link
     finally:

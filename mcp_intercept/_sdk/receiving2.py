@@ -50,15 +50,15 @@ class _Receiving:
         self._incoming = incoming
         self._patches = Patches()
         self._own: dict[str, Any] = {}
-        dispatcher = session.__dict__["_dispatcher"]
+        dispatcher: Any = session.__dict__["_dispatcher"]
         self._patch(session, "dispatch_input_request", self._dispatch_input_request)
         # On the dispatcher, for it may run already.
-        if isinstance(dispatcher, jsonrpc_dispatcher.JSONRPCDispatcher | DirectDispatcher):
-            self._dispatcher = ref(dispatcher)
-        if isinstance(dispatcher, jsonrpc_dispatcher.JSONRPCDispatcher):
+        if issubclass(type(dispatcher), (jsonrpc_dispatcher.JSONRPCDispatcher, DirectDispatcher)):
+            self._dispatcher: Callable[[], Any] = ref(dispatcher)
+        if issubclass(type(dispatcher), jsonrpc_dispatcher.JSONRPCDispatcher):
             self._patch(dispatcher, "_dispatch_request", self._dispatch_request)
             self._patch(dispatcher, "_dispatch_notification", self._dispatch_notification)
-        elif isinstance(dispatcher, DirectDispatcher):
+        elif issubclass(type(dispatcher), DirectDispatcher):
             self._patch(dispatcher, "_dispatch_request", self._dispatch_direct_request)
             self._patch(dispatcher, "_dispatch_notify", self._dispatch_direct_notification)
             self._patch(dispatcher, "send_raw_request", self._send_direct)
@@ -71,15 +71,16 @@ class _Receiving:
         """Leave the session as it was."""
         self._patches.undo()
         session = self._session()
-        stamp = None if session is None else session.__dict__["_stamp"]
+        stamp: Any = None if session is None else session.__dict__["_stamp"]
         if session is not None and isinstance(stamp, Stamp):
             session.__dict__["_stamp"] = stamp.stamp
 
-    def _patch(self, target: Any, name: str, function: Any) -> None:
-        self._own[name] = vars(target).get(name)
+    def _patch(self, target: object, name: str, function: Any) -> None:
+        attributes: dict[str, Any] = vars(target)
+        self._own[name] = attributes.get(name)
         self._patches.set(target, name, function)
 
-    def _original(self, target: Any, name: str) -> Any:
+    def _original(self, target: object, name: str) -> Any:
         return self._own[name] or getattr(type(target), name).__get__(target)
 
     def _reads_itself(self, method: str) -> bool:
@@ -227,7 +228,8 @@ class _Receiving:
     async def _send_direct(self, method: str, params: Any, opts: Any = None) -> Any:
         """Report progress through the chain: in process, it is no notification, but a call of the callback."""
         original = self._original(self._dispatcher(), "send_raw_request")
-        callback = (opts or {}).get("on_progress")
+        options: dict[str, Any] = opts or {}
+        callback = options.get("on_progress")
         if callback is None:
             return await original(method, params, opts)
 
@@ -241,7 +243,7 @@ class _Receiving:
             )
             await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
 
-        return await original(method, params, {**opts, "on_progress": report})
+        return await original(method, params, {**options, "on_progress": report})
 
     async def _on_notify(self, context: Any, method: str, params: Any) -> None:
         original = self._original(self._incoming.owner, "_on_notify")
@@ -275,7 +277,8 @@ class _Receiving:
             # Both at once, and the callback first, as the dispatcher does; from what it reads off the wire.
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(on_notify, context, message.method, wire)
-                await jsonrpc_dispatcher._shielded_progress(callback)(
+                progress: Any = callback
+                await jsonrpc_dispatcher._shielded_progress(progress)(
                     float(wire["progress"]),
                     float(total) if isinstance(total, (int, float)) else None,
                     text if isinstance(text, str) else None,

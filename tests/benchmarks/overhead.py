@@ -208,7 +208,8 @@ async def incoming(calls: int, batches: int) -> None:
             handled, heard = anyio.create_memory_object_stream[Any](10)
             stack.enter_context(handled)
             stack.enter_context(heard)
-            session = ClientSession(*client, list_roots_callback=roots, message_handler=handled.send)
+            handler: Any = handled.send
+            session = ClientSession(*client, list_roots_callback=roots, message_handler=handler)
             if layers is not None:
                 held.append(intercept(session, *[pass_through] * layers))
             await stack.enter_async_context(session)
@@ -225,7 +226,8 @@ async def incoming(calls: int, batches: int) -> None:
 
 def wire_message(frame: dict[str, Any]) -> SessionMessage:
     if isinstance(types.ClientRequest, type):
-        return SessionMessage(types.JSONRPCMessage.model_validate(frame))  # type: ignore[attr-defined]
+        line_1: Any = types
+        return SessionMessage(line_1.JSONRPCMessage.model_validate(frame))
     from mcp.types import jsonrpc_message_adapter
 
     return SessionMessage(jsonrpc_message_adapter.validate_python(frame))
