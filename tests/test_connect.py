@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import mcp
 import mcp.types as types
 import pytest
 from mcp import ClientSession
@@ -416,3 +419,48 @@ async def test_cancelling_the_body_ends_server_and_session() -> None:
                 await anyio.sleep_forever()
     assert scope.cancelled_caught
     assert manager.sessions == set()
+
+
+HANDSHAKES = {"legacy": "initialize", **({} if LINE_1 else {"auto": "server/discover"})}
+
+
+@pytest.mark.parametrize("mode", HANDSHAKES)
+@pytest.mark.parametrize("where", ["stdio", "http", "in process"])
+async def test_a_server_that_is_refused_leaves_nothing_behind(where: str, mode: Any, url: str, tmp_path: Path) -> None:
+    note = tmp_path / "pid"
+    program = f"import os; open({str(note)!r}, 'w').write(str(os.getpid())); " + (
+        f"import runpy; runpy.run_path({STDIO[1]!r}, run_name='__main__')"
+    )
+    server = {"stdio": [sys.executable, "-c", program], "http": url, "in process": make_server()}[where]
+    refusal = PermissionError("not on the list")
+    sessions: list[Any] = []
+
+    async def refuse(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        assert context.method == HANDSHAKES[mode]
+        sessions.append(context.session)
+        result = await call_next(context)
+        assert result.capabilities is not None
+        raise refusal
+
+    with anyio.fail_after(20):
+        with pytest.raises(PermissionError) as raised:
+            async with connect(server, refuse, mode=mode):
+                raise AssertionError("it was refused")
+        assert raised.value is refusal
+        [session] = sessions
+        with pytest.raises((anyio.ClosedResourceError, getattr(mcp, "McpError" if LINE_1 else "MCPError"))):
+            await session.client_session.list_tools()
+    if where == "stdio":
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(note.read_text()), 0)
+
+
+async def test_a_server_can_be_refused_before_it_is_asked() -> None:
+    async def refuse(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        raise PermissionError(context.method)
+
+    async with wire() as (streams, server):
+        with pytest.raises(PermissionError, match="initialize"):
+            async with connect(streams, refuse):
+                raise AssertionError("it was refused")
+        assert server.frames == []
