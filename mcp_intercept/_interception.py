@@ -1,0 +1,437 @@
+"""What a wrapper knows beyond the state it shares with the session it wraps, and how a message leaves its chain.
+
+Above: `CallbackClientSession`. Below: the chain, and what stands inside: the SDK's own session, or another wrapper.
+"""
+
+# What is shared with the session is its own.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from itertools import count
+from secrets import token_hex
+from time import time
+from typing import TYPE_CHECKING, Any, Protocol
+from weakref import ref
+
+from anyio.lowlevel import RunVar
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from mcp_intercept._chain import NOTHING, Invocation
+from mcp_intercept._context import CallOptions, Kind, MiddlewareContext, printable
+from mcp_intercept._incoming import PROGRESS, Incoming, Reported
+from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._results import admit_result
+from mcp_intercept._rounds import Rounds
+from mcp_intercept._sdk import ClientSession, line, transports, types
+from mcp_intercept._wire import untapped
+from mcp_intercept.errors import MiddlewareError, SessionStateError
+
+if TYPE_CHECKING:
+    from mcp_intercept._session import CallbackClientSession
+
+logger = logging.getLogger("mcp_intercept")
+
+# Each call takes one: made without a frame of Python, and without formatting.
+_message_ids = map(f"{token_hex(4)}-".__add__, map(str, count(1)))
+
+# Tells event loops apart: each run has a value of its own.
+_loop: RunVar[object] = RunVar("mcp_intercept_loop")
+
+
+def _this_loop() -> object | None:
+    try:
+        return _loop.get()
+    except LookupError:
+        _loop.set(here := object())
+        return here
+    except RuntimeError:
+        return None  # no event loop is running
+
+
+_UNKNOWN = object()
+
+# What a call of a multi-round-trip is answered with, until its last round; line 1 has no such thing.
+QUESTIONS: Any = getattr(types, "InputRequiredResult", None)
+ASKING_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"} if QUESTIONS else ())
+
+
+class _Link(Protocol):
+    """The HTTP side of a connection, or what finds it."""
+
+    @property
+    def session_id(self) -> str | None: ...
+
+    def found(self) -> Any: ...
+
+
+class _FoundLink:
+    """The HTTP side of a session that somebody else opened, if there is one."""
+
+    def __init__(self, session: ClientSession) -> None:
+        self._session = ref(session)
+
+    def found(self) -> Any:
+        session = self._session()
+        return None if session is None else transports.link_of(untapped(line.write_stream_of(session)))
+
+    @property
+    def session_id(self) -> str | None:
+        link = self.found()
+        return None if link is None else link.session_id
+
+
+def takes_headers(below: Any) -> bool:
+    """Whether what is inside is a wrapper, or sends through one: then that sees to what its SDK line forgets."""
+    return getattr(below.send_request, "takes_headers", False)
+
+
+class Interception:
+    """What a wrapper knows beyond the state it shares with the session it wraps."""
+
+    __slots__ = (
+        "__weakref__",
+        "below",
+        "connection_id",
+        "group",
+        "incoming",
+        "inner",
+        "link",
+        "loop",
+        "manager",
+        "patches",
+        "plain",
+        "rounds",
+        "tokens",
+        "wrapper",
+    )
+
+    def __init__(
+        self,
+        wrapper: CallbackClientSession,
+        inner: ClientSession,
+        innermost: ClientSession,
+        connection_id: str,
+        manager: MiddlewareManager,
+    ) -> None:
+        self.wrapper = ref(wrapper)
+        self.inner = inner
+        self.connection_id = connection_id
+        self.manager = manager
+        self.lead_to(inner)
+        self.rounds = Rounds()
+        # The calls whose caller chose the progress token.
+        self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
+        self.incoming = Incoming.join(innermost, self)
+        self.link: _Link | None = None
+        # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
+        self.patches: dict[str, Any] = {}
+        # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
+        self.group: object = _UNKNOWN
+        # Where nobody has entered the session yet, that may happen in another event loop than this.
+        self.loop = _this_loop() if self.entered else None
+
+    @property
+    def session(self) -> CallbackClientSession | None:
+        """The wrapper, as long as somebody holds it and the session was not left."""
+        group = self.inner.__dict__.get("_task_group")
+        try:
+            was_left = group is not None and group.cancel_scope.cancel_called
+        except RuntimeError:
+            was_left = False  # it lives in another thread, which trio asks for
+        return None if was_left else self.wrapper()
+
+    @property
+    def entered(self) -> bool:
+        """Whether the session was ever entered, through the wrapper or the session inside."""
+        return self.inner.__dict__.get("_task_group") is not None
+
+    def require_this_loop(self) -> None:
+        """Refuse to be used from another event loop than the one the session lives in.
+
+        Raises:
+            SessionStateError: It lives in another one.
+        """
+        if self.loop is not None and self.loop is not _this_loop():
+            raise SessionStateError(f"{self.connection_id!r} lives in another event loop; send to it from there")
+
+    def enter(self, group: object) -> None:
+        """The session runs, from now on and in this event loop."""
+        self.group = group
+        self.loop = _this_loop()
+
+    def check_entered(self, session: CallbackClientSession) -> None:
+        """Find out why the session's task group is another than it was."""
+        group = session.__dict__.get("_task_group")
+        if self.group is not _UNKNOWN:
+            raise SessionStateError(
+                f"the session inside {session!r} was entered as well as the wrapper; enter only one of them, once"
+            )
+        if group is not None:
+            self.enter(group)  # through the session inside
+        elif not line.is_running(session.__dict__):
+            raise SessionStateError(
+                f"{session!r} is not entered; use it inside `async with session:`, or enter the session it wraps"
+            )
+
+    def lead_to(self, below: Any) -> None:
+        """Have what leaves the chain go on to `below`."""
+        self.below = below
+        # Whether what is sent there lacks nothing that its SDK line forgets; else a wrapper there sees to it.
+        self.plain = line.transmit is None or takes_headers(below)
+
+    def go_in_place(self, below: Any) -> None:
+        """Become what the session itself sends through, instead of what is around it."""
+        self.lead_to(below)
+        self.link = _FoundLink(self.inner)
+        self.incoming.move_inside(self)
+        if self.entered:
+            # In somebody else's event loop, until it sends something there.
+            self.loop = object()
+
+    def context(
+        self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
+    ) -> MiddlewareContext[Any]:
+        """The context of a message that enters the chain now."""
+        link = self.link
+        return MiddlewareContext(
+            next(_message_ids),
+            method,
+            params,
+            self.connection_id,
+            time(),
+            {},
+            session_id=None if link is None else link.session_id,
+            protocol_version=session.__dict__.get(line.VERSION_KEY),
+            kind=kind,
+            options=options,
+            session=session,
+        )
+
+    def context_of_incoming(
+        self, method: str, params: Any, kind: Kind, jsonrpc_id: str | int | None, origin: object
+    ) -> MiddlewareContext[Any]:
+        """The context of a message that the server sent."""
+        wrapper: Any = self.wrapper()
+        context = self.context(wrapper, method, params, kind, CallOptions())
+        context.direction = "incoming"
+        context.jsonrpc_id = jsonrpc_id
+        if isinstance(origin, Reported):
+            context.related = origin.context_for(self)
+        elif origin is not None:
+            context.related = self.rounds.call_of(origin)
+        elif self.tokens and method == PROGRESS:
+            context.related = self.tokens.get(line.progress_token_of(params))
+        return context
+
+    def transmit(
+        self, request: Any, result_type: Any, timeout: Any, metadata: Any, progress_callback: Any
+    ) -> Awaitable[Any]:
+        """Send a request through the session inside; the arguments are those of its `send_request`."""
+        # By name, and only what was given: an override in a subclass may take no more than its callers use.
+        options: dict[str, Any] = {}
+        if timeout is not None:
+            options["request_read_timeout_seconds"] = timeout
+        if metadata is not None:
+            options["metadata"] = metadata
+        if progress_callback is not None:
+            options["progress_callback"] = progress_callback
+        answer: Awaitable[Any]
+        if self.plain or (self.incoming.in_place and self.below is self.inner):
+            answer = self.below.send_request(request, result_type, **options)
+        else:
+            answer = line.transmit(self.below, self.inner, request, result_type, options)
+        return answer
+
+    async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
+        """Send a request whose HTTP request is to carry `headers`."""
+        if takes_headers(self.below):
+            return await self.below.send_request(*arguments, _headers=headers)
+        link: Any = self.link and self.link.found()
+        if link is not None:
+            with link.sending(self.inner, headers):
+                return await self.transmit(*arguments)
+        if line.sending_unlinked is None:
+            logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
+            return await self.transmit(*arguments)
+        logger.debug("headers of a call are sent only if the transport of %s is HTTP", self.connection_id)
+        with line.sending_unlinked(self.inner, headers):
+            return await self.transmit(*arguments)
+
+    async def intercept_raw(self, session: Any, request: Any, result_type: Any, seconds: Any, send: Any) -> Any:
+        """Pass a request that does not go through `send_request` down the chain."""
+        if session.__dict__.get("_task_group") is not self.group:
+            self.check_entered(session)
+        manager = self.manager
+        method = request.method
+        context = self.context(session, method, request.params, "request", CallOptions(seconds))
+        call = RawCall(self, context, request, result_type, send)
+        return await manager.run(manager.requests[method], call, context)
+
+
+class _Call(Invocation):
+    """A message of a session: knows how its params may change, and what may answer it."""
+
+    __slots__ = ("message", "params", "result_type")
+
+    def __init__(self, context: MiddlewareContext[Any], message: Any, result_type: Any) -> None:
+        # Instead of super().__init__(), as every call of the process passes here.
+        self.attempts = 0
+        self.context = self.entry = context
+        self.method = context.method
+        self.result = NOTHING
+        self.jsonrpc_response = None
+        self.message = message
+        self.params = context.params
+        self.result_type = result_type
+
+    def message_for(self, context: MiddlewareContext[Any]) -> Any:
+        """The message as `context` wants it: the caller's own, unless somebody assigned other params."""
+        params = context.params
+        if params is self.params:
+            return self.message
+        if isinstance(params, BaseModel) or _fits(line.message_of(self.message), params):
+            return line.with_params(self.message, params)
+        raise MiddlewareError(
+            f"a middleware assigned an object of type {type(params).__name__} to context.params of "
+            f"{printable(self.method)}; assign a params model, as it was before",
+            method=self.method,
+        )
+
+    def admit(self, value: Any) -> Any:
+        return admit_result(self.result_type, value)
+
+
+def _progress_token(params: Any) -> str | int | None:
+    meta = getattr(params, "meta", None)
+    return None if meta is None else line.progress_token_of(meta)
+
+
+def is_answer(params: Any) -> bool:
+    """Whether a call answers questions of the server."""
+    return getattr(params, "request_state", None) is not None or getattr(params, "input_responses", None) is not None
+
+
+def _fits(message: BaseModel, params: Any) -> bool:
+    """Whether a message may carry `params` that are no model: none, or the dict of a vendor's request."""
+    field = type(message).model_fields.get("params")
+    wanted: Any = field.annotation if field is not None else None
+    try:
+        # Where a model is wanted, pydantic would make one of a dict.
+        return type(TypeAdapter(wanted).validate_python(params, strict=True)) is type(params)
+    except ValidationError:
+        return False
+
+
+class RequestCall(_Call):
+    """A request that goes through the session's `send_request`."""
+
+    __slots__ = ("entered_callback", "interception", "metadata", "seconds", "timeout")
+
+    def __init__(
+        self,
+        interception: Interception,
+        context: MiddlewareContext[Any],
+        request: Any,
+        result_type: Any,
+        timeout: Any,
+        metadata: Any,
+    ) -> None:
+        super().__init__(context, request, result_type)
+        self.interception = interception
+        self.timeout = timeout
+        options = context.options
+        self.seconds = options.timeout
+        self.entered_callback = options.progress_callback
+        self.metadata = metadata
+
+    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
+        options = context.options
+        request, timeout = self.message, self.timeout
+        if context.params is not self.params:
+            request = self.message_for(context)
+        if options.timeout is not self.seconds:
+            timeout = _checked_timeout(options.timeout, self.method)
+        interception = self.interception
+        progress_callback = options.progress_callback
+        token: str | int | None = None
+        if interception.manager.sees_progress:
+            if progress_callback is not None:
+                progress_callback = Reported(progress_callback, self.entry, interception, self.entered_callback)
+            else:
+                token = _progress_token(context.params)
+        arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
+        sending: Awaitable[Any]
+        if options.headers:
+            sending = interception.transmit_with(options.headers, *arguments)
+        else:
+            sending = interception.transmit(*arguments)
+        if token is not None:
+            sending = self._reporting(token, sending)
+        tap = interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
+
+    async def _reporting(self, token: str | int, sending: Awaitable[Any]) -> Any:
+        """Send a request with a progress token that the caller chose."""
+        tokens = self.interception.tokens
+        tokens[token] = self.entry
+        try:
+            return await sending
+        finally:
+            tokens.pop(token, None)
+
+
+class NotificationCall(_Call):
+    """A notification that goes through the session's `send_notification`."""
+
+    __slots__ = ("arguments", "below")
+
+    below: Any
+    arguments: tuple[tuple[Any, ...], dict[str, Any]]
+
+    async def send(self, context: MiddlewareContext[Any]) -> None:
+        args, kwargs = self.arguments
+        await self.below.send_notification(self.message_for(context), *args, **kwargs)
+
+    def admit(self, value: Any) -> None:
+        if value is not None:
+            raise ValueError(f"returned an object of type {type(value).__name__}; a notification has no result")
+
+
+class RawCall(_Call):
+    """A request that the SDK sends past `send_request`, see `line.SessionSeam`."""
+
+    __slots__ = ("_interception", "_send")
+
+    def __init__(
+        self,
+        interception: Interception,
+        context: MiddlewareContext[Any],
+        request: Any,
+        result_type: Any,
+        send: Any,
+    ) -> None:
+        super().__init__(context, request, result_type)
+        self._interception = interception
+        self._send = send
+
+    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
+        options = context.options
+        _checked_timeout(options.timeout, self.method)
+        sending: Awaitable[Any] = self._send(self.message_for(context), options)
+        tap = self._interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
+
+
+def _checked_timeout(seconds: Any, method: str) -> Any:
+    if seconds is None:
+        return None
+    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
+        return line.to_timeout(seconds)
+    raise MiddlewareError(
+        f"a middleware set context.options.timeout of {method} to {seconds!r}; set it to seconds, or to None for the "
+        f"session's own timeout",
+        method=method,
+    )
