@@ -220,6 +220,33 @@ async def test_a_call_can_be_given_up_at_each_suspension_as_on_a_bare_session(ca
     assert bare[-1]["suspensions"] == SUSPENSIONS.get(call, bare[-1]["suspensions"])
 
 
+FAILING: dict[str, Callable[[Any], Awaitable[Any]]] = {
+    "a timeout": lambda session: session.call_tool("silent", {}, seconds(0)),
+    "an error of the server": lambda session: session.call_tool("refused"),
+    "a result of the wrong shape": lambda session: session.call_tool("garbled"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILING)
+async def test_a_call_that_fails_suspends_as_often_as_on_a_bare_session(failure: str) -> None:
+    async def suspensions(name: str | None) -> tuple[int, Any]:
+        async with layered(name) as (session, server):
+
+            async def answer(frame: Frame) -> Frame | None:
+                if frame["params"]["name"] == "refused":
+                    await server.refuse(frame["id"], -32602, "no")
+                return {"content": "text"} if frame["params"]["name"] == "garbled" else None
+
+            server.answers["tools/call"] = answer
+            steps = Steps(FAILING[failure](session), 0, bool)
+            ending = await outcome(steps.taken_by, session)
+            return steps.suspensions, ending[:3]
+
+    bare = await suspensions(None)
+    assert issubclass(bare[1][0], Exception)
+    assert {name: found for name in LAYERS if (found := await suspensions(name)) != bare} == {}
+
+
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 @pytest.mark.parametrize("name", LAYERS)
 async def test_a_task_cancelled_the_way_of_asyncio_ends_at_each_suspension(name: str) -> None:

@@ -538,6 +538,28 @@ async def test_neither_request_nor_result_is_copied_and_the_call_stays_in_its_ta
         assert session.tasks == [anyio.get_current_task().id]
 
 
+class Notifier(ClientSession):
+    """Keeps the notifications that it sent, as objects, and who asked."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.notified: list[tuple[Any, int]] = []
+
+    async def send_notification(self, notification: Any, *args: Any, **options: Any) -> None:
+        self.notified.append((notification, anyio.get_current_task().id))
+        await super().send_notification(notification, *args, **options)
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+async def test_a_notification_is_not_copied_and_stays_in_its_task(wrapping: str) -> None:
+    async with speaking(wrapping, Notifier) as (session, _):
+        tick = TickNotification(params=TickParams(at=1))
+        await session.send_notification(tick)
+        [(notified, task)] = session.notified
+        assert notified is tick
+        assert task == anyio.get_current_task().id
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What the context says is what reaches the wire.
 

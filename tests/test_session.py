@@ -10,7 +10,9 @@ import pytest
 from mcp import ClientSession
 
 from mcp_intercept import CallbackClientSession, MiddlewareManager, connect, intercept
-from tests.wire import LINE_1, never, wire
+from tests.ears import Error
+from tests.test_fidelity import WRAPPINGS, seconds, speaking
+from tests.wire import LINE_1, RESULTS, Frame, never, wire
 
 pytestmark = pytest.mark.anyio
 
@@ -31,6 +33,57 @@ def test_the_methods_of_the_class_are_functions() -> None:
     # For subclasses, tools that patch classes, and documentation.
     assert CallbackClientSession.send_request.__name__ == "send_request"
     assert "through the chain" in str(CallbackClientSession.send_notification.__doc__)
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+async def test_a_message_does_not_wait_for_another(wrapping: str) -> None:
+    async with speaking(wrapping) as (session, server), anyio.create_task_group() as tasks:
+        server.answers["prompts/list"] = server.answers["ping"] = never
+        for say in (session.list_prompts, session.list_prompts, session.send_ping, session.send_roots_list_changed):
+            tasks.start_soon(say)
+        await anyio.wait_all_tasks_blocked()
+        assert sorted(server.methods) == [
+            "notifications/roots/list_changed",
+            "ping",
+            "prompts/list",
+            "prompts/list",
+        ]
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+async def test_the_progress_of_a_call_is_reported_once_each_before_the_call_returns(wrapping: str) -> None:
+    reported: list[Any] = []
+
+    async def report(*progress: Any) -> None:
+        reported.append(progress)
+
+    async with speaking(wrapping) as (session, server):
+
+        async def answer(frame: Frame) -> Frame:
+            token = frame["params"].get("_meta", {}).get("progressToken")
+            for step in (1.0, 2.0):
+                progress = {
+                    "progressToken": "none" if token is None else token,
+                    "progress": step,
+                    "total": 2.0,
+                    "message": "m",
+                }
+                await server.notify("notifications/progress", progress)
+            return RESULTS["tools/call"]
+
+        server.answers["tools/call"] = answer
+        await session.call_tool("tool", progress_callback=report)
+        assert sorted(reported) == [(1.0, 2.0, "m"), (2.0, 2.0, "m")]
+
+
+@pytest.mark.parametrize("length", [0, 0.01])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+async def test_the_timeout_of_a_call_ends_it(wrapping: str, length: float) -> None:
+    async with speaking(wrapping) as (session, server):
+        server.answers["tools/call"] = never
+        with anyio.fail_after(1), pytest.raises(Error):
+            await session.call_tool("tool", {}, seconds(length))
 
 
 async def test_an_attribute_patched_on_the_wrapper_can_be_taken_back() -> None:

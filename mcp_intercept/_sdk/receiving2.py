@@ -233,14 +233,23 @@ class _Receiving:
         if callback is None:
             return await original(method, params, opts)
 
-        async def report(progress: float, total: float | None = None, message: str | None = None) -> None:
-            async def deliver(params: Any) -> None:
-                await callback(params.progress, params.total, params.message)
+        token = getattr(getattr(callback, "context", None), "id", method)
 
-            token = getattr(getattr(callback, "context", None), "id", method)
-            reported = types.ProgressNotificationParams(
-                progress_token=token, progress=progress, total=total, message=message
-            )
+        async def report(progress: Any, total: Any = None, message: Any = None) -> None:
+            try:
+                reported = types.ProgressNotificationParams(
+                    progress_token=token, progress=progress, total=total, message=message
+                )
+            except ValidationError:
+                await callback(progress, total, message)
+                return
+            read = (reported.progress, reported.total, reported.message)
+
+            async def deliver(params: Any) -> None:
+                told = (params.progress, params.total, params.message)
+                # What the server said, as it said it, unless a middleware changed it.
+                await callback(*((progress, total, message) if told == read else told))
+
             await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
 
         return await original(method, params, {**options, "on_progress": report})
