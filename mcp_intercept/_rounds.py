@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, NamedTuple
 
-from anyio import get_current_task
+import anyio
 
 from mcp_intercept._context import MiddlewareContext
 
@@ -34,7 +34,7 @@ class Rounds:
     def ask(self, context: MiddlewareContext[Any], result: Any) -> None:
         """The call of `context` was answered with questions."""
         first = context.related or context
-        self._open.append(_Round(first, context, _target(context.params), result, get_current_task().id))
+        self._open.append(_Round(first, context, _target(context.params), result, anyio.get_current_task().id))
 
     def go_on(self, context: MiddlewareContext[Any]) -> None:
         """Tie a call that brings answers to the call that it goes on with."""
@@ -52,7 +52,7 @@ class Rounds:
                 candidates.append(waiting)
         if candidates:
             # Of calls that say the same, this task goes on with its own; and with its last, if it gave up others.
-            here = get_current_task().id
+            here = anyio.get_current_task().id
             waiting = ([each for each in candidates if each.task == here] or candidates)[-1]
             context.related = waiting.first
             context.round = waiting.context.round + 1

@@ -134,7 +134,7 @@ class _Tapped:
         return self
 
     async def __aexit__(self, *exception: Any) -> Any:
-        return await self.untapped.__aexit__(*exception)
+        return await self.untapped.__aexit__(*exception)  # noqa: ASYNC102 - it is as the stream has it
 
 
 class _Reading(_Tapped):

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from weakref import ref
@@ -183,7 +184,7 @@ class _Receiving:
             original(notification, metadata, partial(self._tell, message, on_notify, None), sender_context)
             return
 
-        async def cancel(context: Any, method: str, params: Any) -> None:
+        async def cancel(context: Any, method: str, params: Any) -> None:  # noqa: ASYNC124 - it stands for a handler
             changed = notification.model_copy(update={"params": params})
             original(changed, metadata, on_notify, sender_context)
 
@@ -202,7 +203,7 @@ class _Receiving:
             kept.append(bool(intercept(method, params)))
             return kept[0]
 
-        async def nothing(context: Any, method: str, params: Any) -> None:
+        async def nothing(context: Any, method: str, params: Any) -> None:  # noqa: ASYNC124 - it stands for a handler
             """The SDK has it already."""
 
         dispatcher._on_notify_intercept = intercept and noting
@@ -236,11 +237,12 @@ class _Receiving:
         token = getattr(getattr(callback, "context", None), "id", method)
 
         async def report(progress: Any, total: Any = None, message: Any = None) -> None:
-            try:
+            reported: Any = None
+            with suppress(ValidationError):
                 reported = types.ProgressNotificationParams(
                     progress_token=token, progress=progress, total=total, message=message
                 )
-            except ValidationError:
+            if reported is None:
                 await callback(progress, total, message)
                 return
             read = (reported.progress, reported.total, reported.message)
