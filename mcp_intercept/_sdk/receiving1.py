@@ -250,7 +250,7 @@ class _ReceiveLoop:
                 self._drop_turn()
                 raise
             # As the loop does, which rests from here on.
-            logger.warning("Failed to validate request: %r", error)
+            logger.warning("Failed to validate request: %s", type(error).__name__)
             refusal = ErrorData(code=INVALID_PARAMS, message="Invalid request parameters", data="")
             message = JSONRPCMessage(JSONRPCError(jsonrpc="2.0", id=responder.request_id, error=refusal))
             await responder._session._write_stream.send(SessionMessage(message=message))
@@ -311,7 +311,9 @@ class _ReceiveLoop:
             if not self._is_released():
                 self._drop_turn()
                 raise
-            logger.warning("Failed to validate notification: %r", error)  # as the loop does, which rests from here on
+            logger.warning(
+                "Failed to validate notification: %s", type(error).__name__
+            )  # as the loop does, which rests from here on
             await self._end_turn()
 
     async def _tell(self, veiled: _Veiled) -> None:
@@ -350,5 +352,5 @@ class _ReceiveLoop:
                 if not self._is_released():
                     self._drop_turn()
                     raise
-                logger.warning("a message handler failed: %r", error)
+                logger.warning("a message handler failed: %s", type(error).__name__)
         await self._end_turn()
