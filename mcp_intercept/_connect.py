@@ -86,10 +86,10 @@ async def connect(
     streams = _streams_of(server, link, transport, headers, auth, http_client)
     body_error: BaseException | None = None
     try:
-        async with streams as pair:
-            tap = WireTap(on_frame)
+        tap = WireTap(on_frame)
+        async with tap.transport(streams) as pair:
             inner = ClientSession(
-                *tap.streams(pair[0], pair[1]),
+                *pair,
                 read_timeout_seconds=None if timeout is None else line.to_timeout(timeout),
                 sampling_callback=sampling_callback,
                 elicitation_callback=elicitation_callback,

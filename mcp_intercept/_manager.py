@@ -57,7 +57,7 @@ class _Chains(dict[str, "Step | None"]):
         self._middlewares = tuple(middlewares)
         self._kind: Kind = kind
         self._named = {*METHODS, *(method for entry in self._middlewares for method in hooked_methods(entry))}
-        self.unnamed = self._compose(None)
+        self.unnamed: Step | None = self._compose(None)
 
     def __missing__(self, method: str) -> Step | None:
         if method not in self._named:

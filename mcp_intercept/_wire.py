@@ -25,7 +25,8 @@ FrameListener: TypeAlias = Callable[[Direction, Any], object]
 """Called with each JSON-RPC message, a model of `mcp.types`: `JSONRPCRequest`, `JSONRPCResponse`, ... Never awaited."""
 
 # The calls whose request is being written in this context: of several wrappers around one session, outermost first.
-_writing: ContextVar[tuple[Invocation, ...]] = ContextVar("mcp_intercept_writing", default=())
+# Emptied afterwards, as contexts are copied, and the copies kept.
+_writing: ContextVar[list[Invocation]] = ContextVar("mcp_intercept_writing")
 
 _UNSENT: Any = object()
 
@@ -55,12 +56,14 @@ class WireTap:
     async def send(self, call: Invocation, sending: Awaitable[Any]) -> Any:
         """Await `sending`, which writes the request of `call`, and note its id and its response."""
         call.jsonrpc_response = _UNSENT
-        token = _writing.set((*_writing.get(), call))
+        calls = [*_writing.get([]), call]
+        token = _writing.set(calls)
         try:
             return await sending
         finally:
             with suppress(ValueError):  # a coroutine that was dropped is closed in another context
                 _writing.reset(token)
+            calls.clear()
             if call.jsonrpc_response is _UNSENT:
                 call.jsonrpc_response = None
             elif call.jsonrpc_response is None and call.context.jsonrpc_id is not None:
@@ -69,7 +72,7 @@ class WireTap:
     def sent(self, item: Any) -> None:
         """The session hands `item` to the transport."""
         message = line.frame_of(item)
-        calls = _writing.get()
+        calls = _writing.get([])
         if calls:
             method = getattr(message, "method", None)
             request_id: str | int | None = getattr(message, "id", None)

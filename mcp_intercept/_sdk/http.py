@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
@@ -54,7 +54,7 @@ class HttpLinkBase:
         return view
 
 
-class _Hooks(Mapping[str, list[Any]]):
+class _Hooks:
     """The event hooks of a client, as they are at the time, and before them one's own."""
 
     def __init__(self, client: Any, own: Mapping[str, Any]) -> None:
@@ -63,9 +63,3 @@ class _Hooks(Mapping[str, list[Any]]):
 
     def __getitem__(self, name: str) -> list[Any]:
         return [self._own[name], *self._client.event_hooks[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._own)
-
-    def __len__(self) -> int:
-        return len(self._own)
