@@ -32,11 +32,10 @@ class InterceptedClient:
             RuntimeError: The client was not entered.
         """
         entered: ClientSession = self._inner.session
-        intercepted = self._intercepted
-        if intercepted is None or not (intercepted.client_session is entered or _stands_in(entered, intercepted)):
+        if self._intercepted is None:
             # The client was entered by itself.
-            intercepted = self._intercepted = self._wrap(entered)
-        return intercepted
+            self._intercepted = self._wrap(entered)
+        return self._intercepted
 
     async def _build_session(self, exit_stack: Any) -> ClientSession:
         inner = self._inner
@@ -53,15 +52,6 @@ class InterceptedClient:
 
     def _wrap(self, session: ClientSession) -> CallbackClientSession:
         return CallbackClientSession(session, self._connection_id, self._manager)
-
-
-def _stands_in(session: ClientSession, wrapper: CallbackClientSession) -> bool:
-    """Whether `session` is `wrapper`, or a wrapper around it."""
-    while session is not wrapper:
-        if not isinstance(session, CallbackClientSession):
-            return False
-        session = session.client_session
-    return True
 
 
 def intercept_client(client: Any, manager: MiddlewareManager, connection_id: str) -> Any:

@@ -161,10 +161,8 @@ class Incoming:
         """Whether any wrapper has a use for such a message."""
         for reference in self._receivers:
             receiver = reference()
-            if receiver is not None:
-                manager = receiver.manager
-                if manager.watchers or _chain_of(manager, kind, method):
-                    return True
+            if receiver is not None and (receiver.manager.watchers or _chain_of(receiver.manager, kind, method)):
+                return True
         return False
 
     @staticmethod

@@ -41,7 +41,7 @@ class WireTap:
     def __init__(self, listener: FrameListener | None = None) -> None:
         self._listener = listener
         self._failed = False
-        self._waiting: dict[str | int, tuple[Invocation, ...]] = {}
+        self._waiting: dict[str | int | None, tuple[Invocation, ...]] = {}
 
     def streams(self, read: Any, write: Any) -> tuple[Any, Any]:
         """The same two streams, read along."""
@@ -66,7 +66,7 @@ class WireTap:
             calls.clear()
             if call.jsonrpc_response is _UNSENT:
                 call.jsonrpc_response = None
-            elif call.jsonrpc_response is None and call.context.jsonrpc_id is not None:
+            elif call.jsonrpc_response is None:
                 self._waiting.pop(call.context.jsonrpc_id, None)
 
     def sent(self, item: Any) -> None:

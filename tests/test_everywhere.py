@@ -1024,3 +1024,12 @@ async def test_headers_of_a_call_over_a_connection_of_ours_are_sent(url: str) ->
         ("tools/list", "tools/list"),
         ("tools/call", "text"),
     ]
+
+
+def test_what_somebody_else_puts_over_the_http_transport_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def theirs(*args: Any) -> None:
+        raise NotImplementedError
+
+    with intercept_all():
+        monkeypatch.setattr(StreamableHTTPTransport, "post_writer", theirs)
+    assert StreamableHTTPTransport.post_writer is theirs

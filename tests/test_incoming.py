@@ -756,3 +756,26 @@ async def test_progress_is_related_in_an_outer_wrapper_though_a_middleware_furth
             while not reported:
                 await checkpoint()
     assert (reported, related) == ([1], [calls[0]])
+
+
+async def test_progress_is_related_to_no_call_of_a_wrapper_beside() -> None:
+    related: list[Any] = []
+
+    async def note(context: Any, call_next: Any) -> Any:
+        if context.direction == "incoming":
+            related.append(context.related)
+        return await call_next(context)
+
+    reported = anyio.Event()
+
+    async def report(progress: float, total: float | None, message: str | None) -> None:
+        reported.set()
+
+    async with connect(make_server(), through) as session:
+        session.middleware_manager.add_observer(lambda context, response: None)
+        beside = intercept(session.client_session, note)
+        await session.call_tool("steps", {"count": 1}, progress_callback=report)
+        with anyio.fail_after(5):
+            await reported.wait()
+            await beside.send_ping()
+    assert related == [None]

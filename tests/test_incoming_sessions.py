@@ -503,8 +503,9 @@ async def test_a_progress_callback_may_wait_for_a_handler_that_uses_the_session(
 FAILING = {name: method for name, method in HANDLERS.items() if not name.startswith("on_")}
 
 
+@pytest.mark.parametrize("middlewares", [[Seen()], []], ids=["wanted", "unwanted"])
 @pytest.mark.parametrize("handler", FAILING)
-async def test_a_handler_may_fail_after_it_has_used_the_session(handler: str) -> None:
+async def test_a_handler_may_fail_after_it_has_used_the_session(handler: str, middlewares: list[Any]) -> None:
     method, ears, failed = FAILING[handler], Ears(), list[str]()
 
     async def handle(*args: Any) -> Any:
@@ -514,7 +515,7 @@ async def test_a_handler_may_fail_after_it_has_used_the_session(handler: str) ->
 
     callbacks = {**ears.options, "progress_callback": ears.progress, handler: handle}
     progress_callback = callbacks.pop("progress_callback")
-    async with speaking(around(Seen()), **callbacks) as (session, server):
+    async with speaking(around(*middlewares), **callbacks) as (session, server):
 
         async def answer(frame: Frame) -> Frame:
             token = {"progressToken": frame["params"]["_meta"]["progressToken"]} if "progress" in method else {}

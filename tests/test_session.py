@@ -10,6 +10,7 @@ import pytest
 from mcp import ClientSession
 
 from mcp_intercept import CallbackClientSession, MiddlewareManager, connect, intercept
+from mcp_intercept.errors import UnsupportedTargetError
 from tests.ears import Error
 from tests.test_fidelity import WRAPPINGS, seconds, speaking
 from tests.wire import LINE_1, RESULTS, Frame, never, wire
@@ -149,3 +150,12 @@ if not LINE_1:
                 assert await dispatcher.send_raw_request("acme/x", {"a": 1}) == {}
             assert server.sent("acme/x")[0]["params"]["a"] == 1
             assert exchanges == []
+
+
+async def test_a_session_that_was_never_made_is_refused_with_the_way_out() -> None:
+    class Empty(ClientSession):
+        def __init__(self) -> None:
+            """Keeps no state, as it opens other sessions."""
+
+    with pytest.raises(UnsupportedTargetError, match=r"never ran ClientSession.__init__; use intercept_all\(\)"):
+        intercept(Empty())

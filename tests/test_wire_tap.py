@@ -16,6 +16,7 @@ import pytest
 from mcp import ClientSession
 
 from mcp_intercept import Exchange, MiddlewareManager, connect, intercept
+from mcp_intercept._wire import WireTap
 from tests.server import make_server
 from tests.wire import LINE_1, Frame, WireServer, never, wire
 
@@ -268,3 +269,12 @@ async def test_what_the_sdk_sends_past_its_own_send_request_is_captured_too() ->
         assert context.method == "server/discover"
         assert context.jsonrpc_id == response.jsonrpc_response.id == server.frames[0]["id"]
         assert isinstance(response.jsonrpc_response, types.JSONRPCResponse)
+
+
+async def test_a_stream_that_is_read_message_by_message_is_read_along_too() -> None:
+    frames = Frames()
+    async with wire() as (streams, server):
+        read, _ = WireTap(frames).streams(*streams)
+        await server.notify("notifications/message", {"level": "info", "data": 1})
+        item = await read.receive()
+    assert [frame for _, frame in frames] == [as_frame(getattr(item.message, "root", item.message))]

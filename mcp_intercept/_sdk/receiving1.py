@@ -173,7 +173,7 @@ class _ReceiveLoop:
 
     def __init__(self, session: ClientSession, incoming: IncomingSeam) -> None:
         self.incoming = incoming
-        self._session = ref(session)
+        self._session: Callable[[], Any] = ref(session)
         self._resting: list[anyio.Event] = []
         # How many turns go on while another loop reads.
         self.waiting = 0
@@ -193,9 +193,7 @@ class _ReceiveLoop:
     def undo(self) -> None:
         """Leave the session as it was."""
         self._patches.undo()
-        session = self._session()
-        if session is not None:
-            session.__dict__.pop(VERSION_KEY, None)
+        vars(self._session()).pop(VERSION_KEY, None)
 
     def _original(self, name: str) -> Any:
         # What the SDK, or a subclass, does runs on the object that was entered: callbacks get that as their session.

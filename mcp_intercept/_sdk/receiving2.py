@@ -47,19 +47,19 @@ class _Receiving:
     """The places where a session and its dispatcher hand out messages of the server."""
 
     def __init__(self, session: ClientSession, incoming: IncomingSeam) -> None:
-        self._session = ref(session)
+        self._session: Callable[[], Any] = ref(session)
         self._incoming = incoming
         self._patches = Patches()
         self._own: dict[str, Any] = {}
         dispatcher: Any = session.__dict__["_dispatcher"]
         self._patch(session, "dispatch_input_request", self._dispatch_input_request)
         # On the dispatcher, for it may run already.
-        if issubclass(type(dispatcher), (jsonrpc_dispatcher.JSONRPCDispatcher, DirectDispatcher)):
-            self._dispatcher: Callable[[], Any] = ref(dispatcher)
         if issubclass(type(dispatcher), jsonrpc_dispatcher.JSONRPCDispatcher):
+            self._dispatcher: Callable[[], Any] = ref(dispatcher)
             self._patch(dispatcher, "_dispatch_request", self._dispatch_request)
             self._patch(dispatcher, "_dispatch_notification", self._dispatch_notification)
         elif issubclass(type(dispatcher), DirectDispatcher):
+            self._dispatcher = ref(dispatcher)
             self._patch(dispatcher, "_dispatch_request", self._dispatch_direct_request)
             self._patch(dispatcher, "_dispatch_notify", self._dispatch_direct_notification)
             self._patch(dispatcher, "send_raw_request", self._send_direct)
@@ -71,10 +71,9 @@ class _Receiving:
     def undo(self) -> None:
         """Leave the session as it was."""
         self._patches.undo()
-        session = self._session()
-        stamp: Any = None if session is None else session.__dict__["_stamp"]
-        if session is not None and isinstance(stamp, Stamp):
-            session.__dict__["_stamp"] = stamp.stamp
+        state: dict[str, Any] = vars(self._session())
+        if isinstance(state["_stamp"], Stamp):
+            state["_stamp"] = state["_stamp"].stamp
 
     def _patch(self, target: object, name: str, function: Any) -> None:
         attributes: dict[str, Any] = vars(target)
