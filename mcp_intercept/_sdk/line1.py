@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from types import FrameType
 from typing import Any
 
 import anyio
+import anyio.streams.memory
 import httpx  # noqa: ASYNC127 - line 1 is built on it
 from mcp import ClientSession, McpError
 from mcp.client.experimental import ExperimentalClientFeatures
@@ -146,6 +148,30 @@ def _abandon(session: ClientSession, error: BaseException, reason: str) -> None:
     params = {"requestId": sent["request_id"], "reason": reason}
     notification = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
     _write_soon(session, SessionMessage(message=JSONRPCMessage(notification)))
+    _take_what_comes_late(session)
+
+
+def _take_what_comes_late(session: ClientSession) -> None:
+    """Have the stream that a session reads from accept messages after it was closed, and forget them.
+
+    Servers of line 1 answer a call that was called off. Where the session has been left meanwhile, the SDK's stdio
+    transport fails on the closed stream, and its failure would replace whatever the session was left with.
+    """
+    stream: Any = getattr(session._read_stream, "untapped", session._read_stream)
+    if type(stream) is not anyio.streams.memory.MemoryObjectReceiveStream:
+        return
+
+    def close() -> None:
+        state = stream._state
+        if not stream._closed:
+            state.open_receive_channels += 1  # it stays counted as open
+            state.max_buffer_size = math.inf
+            while state.waiting_senders:
+                sender, _ = state.waiting_senders.popitem()
+                sender.set()
+        type(stream).close(stream)
+
+    stream.close = close
 
 
 def _issued_request(error: BaseException) -> Mapping[str, Any] | None:
