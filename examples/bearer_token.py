@@ -21,9 +21,11 @@ from mcp_intercept import Middleware, connect
 from mcp_intercept._demo.server import make_server
 
 try:
-    import httpx2 as httpx  # SDK line 2 is built on it
+    from mcp import MCPError as _  # noqa: F401 - SDK line 2, which is built on httpx2
 except ImportError:
-    import httpx  # type: ignore[no-redef]
+    import httpx
+else:
+    import httpx2 as httpx
 
 
 class RefreshingBearer(httpx.Auth):

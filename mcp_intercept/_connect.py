@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
-from mcp_intercept._intercept import intercept
+from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._middleware import is_plain_function_of_two
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._session import CallbackClientSession, attach_wire
 from mcp_intercept._wire import FrameListener, WireTap
@@ -70,7 +72,7 @@ async def connect(
         message_handler: Gets every incoming notification, and the errors of the transport.
         client_info: Name and version of the client.
         on_frame: Called with `"outgoing"` or `"incoming"` and each JSON-RPC message as it passes, what the SDK sends
-            by itself included. It can change nothing, and one that raises is logged once.
+            by itself included. It gets the very message and must not change it; one that raises is logged once.
 
     Raises:
         UnsupportedTargetError: `server` is none of these.
@@ -79,9 +81,15 @@ async def connect(
     """
     _check_option("mode", mode, Mode)
     _check_option("transport", transport, Transport)
-    if not isinstance(timeout, float | int | None):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
-        kind = type(timeout).__name__
-        raise InterceptError(f"timeout must be seconds, or None for no limit, not an object of type {kind}")
+    if timeout is not None and (type(timeout) not in (int, float) or timeout < 0):
+        said = timeout if type(timeout) in (int, float) else f"an object of type {type(timeout).__name__}"
+        raise InterceptError(f"timeout must be seconds, or None for no limit, not {said}")
+    if headers is not None and not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
+        raise InterceptError(f"headers must be a mapping of str to str, not an object of type {type(headers).__name__}")
+    if on_frame is not None and not is_plain_function_of_two(on_frame):
+        raise InterceptError("on_frame must be a plain function (direction, message); it is never awaited")
+    # Before anything is started.
+    manager = manager_of(middlewares)
     link = line.HttpLink()
     streams = _streams_of(server, link, transport, headers, auth, http_client)
     body_error: BaseException | None = None
@@ -98,7 +106,7 @@ async def connect(
                 message_handler=message_handler,
                 client_info=client_info,
             )
-            session = intercept(inner, *middlewares, connection_id=connection_id)
+            session = intercept(inner, manager, connection_id=connection_id)
             attach_wire(session, tap, link if _is_url(server) else None)
             async with session:
                 await line.handshake(session, mode)
@@ -151,7 +159,8 @@ def _local_streams_of(server: Any) -> AbstractAsyncContextManager[Any] | None:
     if isinstance(server, transports.StdioServerParameters):
         return transports.stdio_client(server)
     if _is_command(server):
-        return transports.stdio_client(transports.StdioServerParameters(command=server[0], args=[*server[1:]]))
+        command, *args = map(fspath, server)
+        return transports.stdio_client(transports.StdioServerParameters(command=command, args=args))
     if _is_pair_of_streams(server):
         return nullcontext(server)
     low_level = transports.in_process_server(server)
@@ -161,7 +170,8 @@ def _local_streams_of(server: Any) -> AbstractAsyncContextManager[Any] | None:
 
 
 def _is_command(server: Any) -> bool:
-    return issubclass(type(server), (list, tuple)) and bool(server) and all(isinstance(part, str) for part in server)
+    is_list = issubclass(type(server), (list, tuple)) and bool(server)
+    return is_list and all(isinstance(part, (str, PathLike)) for part in server)
 
 
 def _is_pair_of_streams(server: Any) -> bool:
@@ -197,7 +207,7 @@ def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> 
     body_group = _inside(body_error)
     while len(_inside(original)) == 1 and original is not body_error and _inside(original) != body_group:
         original = _inside(original)[0]
-    if isinstance(body_error, Exception) and any(leaf is body_error for leaf in _leaves(original)):
+    if isinstance(body_error, Exception):
         if original is not body_error:
             logger.debug(
                 "the connection failed as well while it closed: %s", [type(e).__name__ for e in _leaves(error)]

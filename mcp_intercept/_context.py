@@ -56,6 +56,10 @@ def is_sdk_timeout(error: BaseException) -> bool:
     return raised is not None and caught.__traceback__ is not None and raised.tb_frame is caught.__traceback__.tb_frame
 
 
+# Where there is none; typed as if there always were, as there is in every middleware.
+_NO_SESSION: Any = None
+
+
 def _empty() -> dict[str, Any]:
     # Not dict[str, Any], which is typed but takes three times as long to call, nor dict, which is not typed.
     return {}
@@ -136,8 +140,8 @@ class MiddlewareContext(Generic[ParamsT]):
     attempt: int = 1
     """Which sending this is: 1 the first time, counted up each time the end of the chain is reached again."""
 
-    session: ClientSession | None = None
-    """The `CallbackClientSession` the message belongs to; `None` only where there is no session."""
+    session: ClientSession = _NO_SESSION
+    """The `CallbackClientSession` the message belongs to. (There is none only in a context of one's own making.)"""
 
     jsonrpc_id: str | int | None = None
     """The JSON-RPC id of a request. Of an outgoing one it is known once it was written, over a connection of

@@ -11,21 +11,24 @@ from __future__ import annotations
 
 import gc
 import logging
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import RLock
-from typing import Any
+from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
-from mcp_intercept._chain import AnyMiddleware
+from mcp_intercept._chain import AnyMiddleware, describe
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._session import CallbackClientSession
+from mcp_intercept.errors import InterceptError, SessionStateError
 
 logger = logging.getLogger("mcp_intercept")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _KEY = "_mcp_intercept_in_place"
 
@@ -195,28 +198,94 @@ def _end(scope: _Scope) -> None:
             in_place.remove(scope)
 
 
-@contextmanager
-def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> Generator[MiddlewareManager, None, None]:
+class InterceptAll:
+    """What `intercept_all()` returns: to be opened with `with` (or `async with`), or to decorate a function with."""
+
+    def __init__(self, manager: MiddlewareManager) -> None:
+        self._manager = manager
+        self._scope: _Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"<intercept_all {self._manager!r}{'' if self._scope is None else ', open'}>"
+
+    def __enter__(self) -> MiddlewareManager:
+        """Start to intercept.
+
+        Returns:
+            The manager: for `capture()`, observers, and the live sessions.
+
+        Raises:
+            SessionStateError: It is open already.
+        """
+        if self._scope is not None:
+            raise SessionStateError("this intercept_all() is open already; call intercept_all() for each `with`")
+        self._scope = scope = _Scope(self._manager)
+        try:
+            _start(scope)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self._manager
+
+    def __exit__(self, *exception: object) -> None:
+        """Leave everything as it was."""
+        scope, self._scope = self._scope, None
+        if scope is not None:
+            _end(scope)
+
+    def __del__(self) -> None:
+        # It was opened by hand, and dropped.
+        self.__exit__()
+
+    async def __aenter__(self) -> MiddlewareManager:
+        """The same, for those who write `async with`."""
+        return self.__enter__()
+
+    async def __aexit__(self, *exception: object) -> None:
+        """The same, for those who write `async with`."""
+        self.__exit__()
+
+    def __call__(self, function: FunctionT) -> FunctionT:
+        """Intercept while `function`, async or not, runs; calls of it may overlap.
+
+        Raises:
+            InterceptError: It is a generator, which stops in the middle.
+        """
+        if isasyncgenfunction(function) or isgeneratorfunction(function):
+            raise InterceptError(
+                f"{describe(function)} is a generator; write `with intercept_all(...):` inside it instead"
+            )
+        intercepted: Any
+        if iscoroutinefunction(function):
+
+            @wraps(function)
+            async def intercepted(*args: Any, **kwargs: Any) -> Any:
+                with InterceptAll(self._manager):
+                    return await function(*args, **kwargs)
+        else:
+
+            @wraps(function)
+            def intercepted(*args: Any, **kwargs: Any) -> Any:
+                with InterceptAll(self._manager):
+                    return function(*args, **kwargs)
+
+        return cast("FunctionT", intercepted)
+
+
+def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> InterceptAll:
     """Intercept every `ClientSession` that the process makes or uses while this is open, whoever made it.
 
-    For agent frameworks, which open sessions of their own: `with intercept_all(middleware): ...`. Each session has a
-    `connection_id` of its own. A session that was wrapped with `intercept()` passes both chains, the wrapper's first.
-    On exit all is as it was before, also for sessions that are still alive; a call on its way stays in its chain.
+    For agent frameworks, which open sessions of their own: `with intercept_all(middleware) as manager: ...`, or
+    `@intercept_all(middleware)` over a function. Each session has a `connection_id` of its own. A session that was
+    wrapped with `intercept()` passes both chains, the wrapper's first. On exit all is as it was before, also for
+    sessions that are still alive; a call on its way stays in its chain.
 
     May be nested (the inner one is the outer layer), and used from any thread.
 
     Args:
         middlewares: The middlewares, first outermost; or one `MiddlewareManager`.
 
-    Yields:
-        The manager: for `capture()`, observers, and the live sessions.
-
     Raises:
         MiddlewareError: One of the middlewares is none.
     """
-    scope = _Scope(manager_of(middlewares))
-    try:
-        _start(scope)
-        yield scope.manager
-    finally:
-        _end(scope)
+    return InterceptAll(manager_of(middlewares))

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from functools import lru_cache, partial
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 from weakref import ref
 
 from pydantic import BaseModel, TypeAdapter
@@ -234,7 +234,7 @@ class Incoming:
                 return error.error
             if within_call:
                 raise
-            logger.exception("the server is told of an internal error in its %s, as middleware failed", _shown(method))
+            _report(f"the server is told of an internal error in its {_shown(method)}, as middleware failed", error)
             return types.ErrorData(code=types.INTERNAL_ERROR, message="Internal error")
 
     async def tell(
@@ -267,7 +267,7 @@ class Incoming:
         except Exception as error:
             if error is raised:
                 raise
-            logger.exception("an incoming %s is lost, as middleware failed", _shown(method))
+            _report(f"an incoming {_shown(method)} is lost, as middleware failed", error)
 
     async def _pass(
         self, kind: Kind, method: str, params: Any, deliver: Deliver, jsonrpc_id: str | int | None, origin: object
@@ -316,9 +316,10 @@ class _IncomingCall(Invocation):
             # For elicitation/create, that is a union.
             wanted = dict if row is None else getattr(types, row.params)
             if not isinstance(params, wanted) and type(params) is not type(self._params):
+                names = " or ".join(each.__name__ for each in get_args(wanted) or (wanted,))
                 raise MiddlewareError(
                     f"a middleware assigned an object of type {type(params).__name__} to context.params of the "
-                    f"incoming {_shown(self.method)}; assign a {'dict' if row is None else row.params}",
+                    f"incoming {_shown(self.method)}; assign {names}",
                     method=self.method,
                 )
         return await self._deliver(params)
@@ -335,7 +336,11 @@ class _IncomingCall(Invocation):
             if not issubclass(type(value), (BaseModel, dict)):
                 raise ValueError(f"returned an object of type {type(value).__name__}, not a model or a dict")
             return value
-        return admit_result(_result_type(self.method), value)
+        result_type = _result_type(self.method)
+        may_be_one = value is None or issubclass(type(value), (BaseModel, dict))
+        if isinstance(result_type, TypeAdapter) and not may_be_one:
+            raise ValueError(f"returned an object of type {type(value).__name__}, not {METHODS[self.method].result}")
+        return admit_result(result_type, value)
 
 
 def _row_of(kind: Kind, method: str) -> Method | None:
@@ -362,6 +367,14 @@ def _result_type(method: str) -> Any:
     if method == "sampling/createMessage":
         return TypeAdapter(types.CreateMessageResult | types.CreateMessageResultWithTools)
     return getattr(types, row.result or "")
+
+
+def _report(what: str, error: Exception) -> None:
+    # What a middleware raises is its own business. What made one of ours, shows values: what pydantic refused.
+    if isinstance(error, MiddlewareError):
+        logger.error("%s: %s", what, error)
+    else:
+        logger.error("%s", what, exc_info=error)
 
 
 def _shown(method: str) -> str:

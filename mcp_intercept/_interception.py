@@ -13,7 +13,7 @@ from collections.abc import Awaitable
 from itertools import count
 from secrets import token_hex
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 from weakref import ref
 
 from anyio.lowlevel import RunVar
@@ -349,6 +349,8 @@ class RequestCall(_Call):
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         options = context.options
+        if options.__class__ is not CallOptions:
+            _check_options(options, self.method)
         request, timeout = self.message, self.timeout
         if context.params is not self.params:
             request = self.message_for(context)
@@ -359,12 +361,15 @@ class RequestCall(_Call):
         token: str | int | None = None
         if interception.manager.sees_progress:
             if progress_callback is not None:
+                if not callable(progress_callback):
+                    raise _wrong_option("progress_callback", self.method, "set it to an async function, or to None")
                 progress_callback = Reported(progress_callback, self.entry, interception, self.entered_callback)
             else:
                 token = _progress_token(context.params)
         arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
         sending: Awaitable[Any]
         if options.headers:
+            _check_headers(options.headers, self.method)
             sending = interception.transmit_with(options.headers, *arguments)
         else:
             sending = interception.transmit(*arguments)
@@ -423,6 +428,27 @@ class RawCall(_Call):
         sending: Awaitable[Any] = self._send(self.message_for(context), options)
         tap = self._interception.incoming.tap
         return sending if tap is None else tap.send(self, sending)
+
+
+def _wrong_option(name: str, method: str, way_out: str) -> MiddlewareError:
+    return MiddlewareError(f"a middleware set context.options.{name} of {method} to something else; {way_out}")
+
+
+def _check_options(options: object, method: str) -> None:
+    if not isinstance(options, CallOptions):
+        raise MiddlewareError(
+            f"a middleware set context.options of {method} to an object of type {type(options).__name__}; set its "
+            f"fields instead, or assign a CallOptions",
+            method=method,
+        )
+
+
+def _check_headers(headers: object, method: str) -> None:
+    # Their values may be secrets, and are not shown.
+    pairs = cast("dict[object, object]", headers).items() if isinstance(headers, dict) else [(None, None)]
+    for name, value in pairs:
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise _wrong_option("headers", method, "set it to a dict of str to str")
 
 
 def _checked_timeout(seconds: Any, method: str) -> Any:

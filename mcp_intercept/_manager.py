@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
-from inspect import iscoroutinefunction
 from threading import Lock
 from time import perf_counter
 from types import CoroutineType, MethodType
@@ -16,7 +15,7 @@ import anyio
 
 from mcp_intercept._chain import AnyMiddleware, Invocation, Step, compose, describe
 from mcp_intercept._context import Exchange, Kind, MCPResponseContext, MiddlewareContext, printable
-from mcp_intercept._middleware import check_middleware, hooked_methods, layers_of, why_not_two
+from mcp_intercept._middleware import check_middleware, hooked_methods, is_plain_function_of_two, layers_of
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import ClientSession, types
 from mcp_intercept.errors import BroadcastError, MiddlewareError
@@ -223,8 +222,7 @@ class MiddlewareManager:
         Raises:
             MiddlewareError: It is not callable, or async.
         """
-        is_async = iscoroutinefunction(callback) or iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004 - not asked whether it can be called
-        if not callable(callback) or is_async or why_not_two(callback):
+        if not is_plain_function_of_two(callback):
             raise MiddlewareError(
                 f"observer {describe(callback)} must be a plain function (context, response); it is never awaited"
             )

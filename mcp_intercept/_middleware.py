@@ -446,6 +446,12 @@ def why_not_two(function: Callable[..., Any]) -> str | None:
     return None
 
 
+def is_plain_function_of_two(callback: Any) -> bool:
+    """Whether `callback` can be called with two arguments, and need not be awaited."""
+    is_async = iscoroutinefunction(callback) or iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004 - not asked whether it can be called
+    return callable(callback) and not is_async and why_not_two(callback) is None
+
+
 def layers_of(middleware: AnyMiddleware, method: str | None, kind: Kind) -> list[AnyMiddleware]:
     """The callables that `middleware` puts into the chain of one method, outermost first.
 

@@ -180,7 +180,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         try:
             method = message.method
             chain = manager.requests[method]
-            pass_by = chain is None and not manager.watchers
+            pass_by = chain is None and not manager.sees_progress
         except (AttributeError, TypeError):
             # No request at all: the SDK knows how to refuse it.
             method, chain, pass_by = "", None, True
@@ -244,7 +244,7 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
     # Of a mock with the spec of a session, isinstance() says that it is one.
     if not issubclass(type(client_session), ClientSession):
         raise UnsupportedTargetError(
-            f"cannot wrap an object of type {type(client_session).__name__}; give an mcp.ClientSession, "
+            f"cannot wrap {_described(client_session)}; give an mcp.ClientSession (or, of SDK 2.x, a Client), "
             f"or use connect() to open one",
             target=client_session,
         )
@@ -256,7 +256,8 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
         )
     if not isinstance(connector_id, str):
         raise UnsupportedTargetError(
-            f"connector_id must be a str, not {type(connector_id).__name__}", target=connector_id
+            f"connector_id must be a str, not {type(connector_id).__name__}; it is the connection_id of connect()",
+            target=connector_id,
         )
     if not isinstance(middleware_manager, MiddlewareManager):
         raise UnsupportedTargetError(
@@ -264,6 +265,12 @@ def _check_arguments(client_session: object, connector_id: object, middleware_ma
             f"for a few middlewares use intercept(session, *middlewares)",
             target=middleware_manager,
         )
+
+
+def _described(target: object) -> str:
+    if isinstance(target, type):
+        return f"the class {target.__name__}"
+    return f"an object of type {type(target).__name__}"
 
 
 def _innermost(session: ClientSession) -> ClientSession:

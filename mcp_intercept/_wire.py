@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mcp_intercept")
 
-FrameListener: TypeAlias = Callable[[Direction, Any], object]
+FrameListener: TypeAlias = Callable[[Direction, Any], None]
 """Called with each JSON-RPC message, a model of `mcp.types`: `JSONRPCRequest`, `JSONRPCResponse`, ... Never awaited."""
 
 # The calls whose request is being written in this context: of several wrappers around one session, outermost first.

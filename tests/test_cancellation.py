@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager
 from functools import partial
 from inspect import signature
 from itertools import count
+from time import sleep
 from typing import Any
 
 import anyio
@@ -16,6 +20,7 @@ from mcp import ClientSession
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 
 from mcp_intercept import Middleware, MiddlewareContext, NextFunctionT, intercept, middleware
+from tests.server import ROOT, STDIO
 from tests.test_fidelity import (
     CALLS,
     SUBSCRIPTION_ID,
@@ -758,3 +763,56 @@ async def test_any_stream_that_the_sdk_can_write_to_will_do(name: str, stream: A
                 await all_heard(session, server)
         assert len(told_of(server)) == (stream is OnlySend)
         assert pending(session) == []
+
+
+LEFT = """
+import anyio, sys
+from mcp import ClientSession, StdioServerParameters, stdio_client
+from mcp_intercept import connect, intercept
+
+how, attached = sys.argv[1:3]
+
+async def use(session):
+    if how == "Ctrl-C":
+        print("ready", flush=True)
+    with anyio.move_on_after(60 if how == "Ctrl-C" else 0.3):
+        await session.call_tool("slow", {"seconds": 60})
+    if how == "an error":
+        raise KeyError("mine")
+
+async def main():
+    if attached == "connect":
+        async with connect(sys.argv[3:]) as session:
+            await use(session)
+    else:
+        parameters = StdioServerParameters(command=sys.argv[3], args=sys.argv[4:])
+        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as inner:
+            session = intercept(inner)
+            await session.initialize()
+            await use(session)
+
+try:
+    anyio.run(main)
+    print("clean")
+except BaseException as error:
+    while len(getattr(error, "exceptions", ())) == 1:
+        error = error.exceptions[0]
+    print(type(error).__name__)
+"""
+
+
+@pytest.mark.parametrize("attached", ["connect", "intercept"])
+@pytest.mark.parametrize(
+    ("how", "ends"), [("at once", "clean"), ("an error", "KeyError"), ("Ctrl-C", "KeyboardInterrupt")]
+)
+def test_leaving_right_after_a_call_was_given_up_ends_as_without_it(how: str, ends: str, attached: str) -> None:
+    """The server of line 1 answers such a call, when nobody reads any more."""
+    command = [sys.executable, "-W", "ignore", "-c", LEFT, how, attached, *STDIO]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        if how == "Ctrl-C":
+            assert process.stdout.readline() == "ready\n"
+            sleep(0.3)  # the request is on its way
+            process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert output.strip() == ends

@@ -17,7 +17,7 @@ from mcp import ClientSession
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 
-from mcp_intercept import CallbackClientSession, MiddlewareContext, MiddlewareManager, connect
+from mcp_intercept import CallbackClientSession, CallOptions, MiddlewareContext, MiddlewareManager, connect
 from mcp_intercept.errors import InterceptError, MiddlewareError, UnsupportedTargetError
 from tests.server import STDIO, http_server, make_server
 from tests.wire import LINE_1, wire
@@ -464,3 +464,72 @@ async def test_a_server_can_be_refused_before_it_is_asked() -> None:
             async with connect(streams, refuse):
                 raise AssertionError("it was refused")
         assert server.frames == []
+
+
+def listen(direction: str) -> None:
+    raise NotImplementedError
+
+
+async def listen_async(direction: str, message: Any) -> None:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"timeout": -1}, "timeout must be seconds, or None for no limit, not -1"),
+        ({"timeout": True}, "not an object of type bool"),
+        ({"headers": "x-a: 1"}, "headers must be a mapping"),
+        ({"on_frame": 5}, "on_frame must be a plain function"),
+        ({"on_frame": listen}, "on_frame must be a plain function"),
+        ({"on_frame": listen_async}, "never awaited"),
+    ],
+    ids=str,
+)
+async def test_options_of_the_wrong_kind_are_refused_before_anything_is_started(
+    options: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(InterceptError, match=complaint):
+        async with connect(["/nowhere"], **options):
+            raise AssertionError("it was refused")
+
+
+async def test_a_class_for_a_middleware_is_refused_before_anything_is_started() -> None:
+    with pytest.raises(MiddlewareError, match="is a class; give an instance"):
+        async with connect(["/nowhere"], Log):  # type: ignore[arg-type]
+            raise AssertionError("it was refused")
+
+
+@pytest.mark.parametrize("headers", [{"x": 1}, {1: "x"}, [("x", "1")], "x: 1"], ids=str)
+async def test_headers_of_a_call_that_are_none_are_refused(headers: Any) -> None:
+    async def label(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        if context.method == "ping":
+            context.options.headers = headers
+        return await call_next(context)
+
+    async with wire() as (streams, server), connect(streams, label) as session:
+        with pytest.raises(MiddlewareError, match=r"context.options.headers of ping .* dict of str to str"):
+            await session.send_ping()
+        assert server.sent("ping") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [({"timeout": 5}, "to an object of type dict; set its"), (CallOptions(progress_callback=5), "progress_callback")],  # type: ignore[arg-type]
+    ids=["a dict", "a number for a callback"],
+)
+async def test_options_of_a_call_that_are_none_are_refused(options: Any, complaint: str) -> None:
+    async def set_options(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        if context.method == "ping":
+            context.options = options
+        return await call_next(context)
+
+    async with wire() as (streams, server), connect(streams, set_options) as session:
+        with pytest.raises(MiddlewareError, match=complaint):
+            await session.send_ping()
+        assert server.sent("ping") == []
+
+
+async def test_a_path_may_be_part_of_a_command() -> None:
+    log = await use([Path(sys.executable), Path(STDIO[1])])
+    assert log.methods[0] == "initialize"

@@ -36,6 +36,7 @@ from mcp_intercept import (
     intercept,
     intercept_all,
 )
+from mcp_intercept.errors import InterceptError, SessionStateError
 from tests.server import STDIO, http_server, make_server
 from tests.wire import LINE_1, Frame, WireServer, never, wire
 
@@ -1033,3 +1034,42 @@ def test_what_somebody_else_puts_over_the_http_transport_stays(monkeypatch: pyte
     with intercept_all():
         monkeypatch.setattr(StreamableHTTPTransport, "post_writer", theirs)
     assert StreamableHTTPTransport.post_writer is theirs
+
+
+async def test_it_decorates_functions_and_works_as_an_async_context_manager() -> None:
+    manager = MiddlewareManager()
+
+    @intercept_all(manager)
+    async def agent() -> str:
+        async with wire() as (streams, _), ClientSession(*streams) as session:
+            await session.send_ping()
+        return "done"
+
+    @intercept_all(manager)
+    def opens() -> bool:
+        return bool(vars(ClientSession)["__init__"])
+
+    with manager.capture() as exchanges:
+        assert await agent() == "done"
+        assert opens()
+        async with intercept_all(manager) as given, wire() as (streams, _), ClientSession(*streams) as session:
+            assert given is manager
+            await session.send_ping()
+    assert [exchange.context.method for exchange in exchanges] == ["ping", "ping"]
+    assert (agent.__name__, opens.__name__) == ("agent", "opens")
+
+
+def test_what_cannot_work_is_refused_with_the_way_out() -> None:
+    def steps() -> Iterable[int]:
+        yield 1
+
+    with pytest.raises(InterceptError, match=r"steps is a generator; write `with intercept_all"):
+        intercept_all()(steps)
+    twice = intercept_all()
+    with twice, pytest.raises(SessionStateError, match="open already"), twice:
+        pass
+    with twice:
+        assert "open" in repr(twice)
+    assert "open" not in repr(twice)
+    with pytest.raises(MiddlewareError):
+        intercept_all(5)  # type: ignore[arg-type]  # at once, not when it is opened
