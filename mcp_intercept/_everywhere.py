@@ -255,21 +255,18 @@ class InterceptAll:
             raise InterceptError(
                 f"{describe(function)} is a generator; write `with intercept_all(...):` inside it instead"
             )
-        intercepted: Any
-        if iscoroutinefunction(function):
 
-            @wraps(function)
-            async def intercepted(*args: Any, **kwargs: Any) -> Any:
-                with InterceptAll(self._manager):
-                    return await function(*args, **kwargs)
-        else:
+        @wraps(function)
+        async def intercepted_async(*args: Any, **kwargs: Any) -> Any:
+            with InterceptAll(self._manager):
+                return await function(*args, **kwargs)
 
-            @wraps(function)
-            def intercepted(*args: Any, **kwargs: Any) -> Any:
-                with InterceptAll(self._manager):
-                    return function(*args, **kwargs)
+        @wraps(function)
+        def intercepted(*args: Any, **kwargs: Any) -> Any:
+            with InterceptAll(self._manager):
+                return function(*args, **kwargs)
 
-        return cast("FunctionT", intercepted)
+        return cast("FunctionT", intercepted_async if iscoroutinefunction(function) else intercepted)
 
 
 def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> InterceptAll:

@@ -58,7 +58,7 @@ def test_a_context_is_by_default_that_of_a_first_outgoing_request_without_a_sess
     context = context_of()
 
     assert (context.direction, context.kind, context.attempt) == ("outgoing", "request", 1)
-    assert (context.session_id, context.protocol_version, context.session) == (None, None, None)
+    assert (context.session_id, context.protocol_version, context.session) == (None, None, None)  # type: ignore[comparison-overlap]
     assert context.metadata == {}
     assert context.options == CallOptions()
 
@@ -78,7 +78,6 @@ def test_a_context_takes_the_rest_by_name() -> None:
         kind="notification",
         options=options,
         attempt=2,
-        session=None,
     )
 
     assert (context.session_id, context.protocol_version) == ("session-1", "2025-11-25")

@@ -71,8 +71,8 @@ class _Receiving:
     def undo(self) -> None:
         """Leave the session as it was."""
         self._patches.undo()
-        state: dict[str, Any] = vars(self._session())
-        if isinstance(state["_stamp"], Stamp):
+        state = self._session().__dict__
+        if type(state["_stamp"]) is Stamp:
             state["_stamp"] = state["_stamp"].stamp
 
     def _patch(self, target: object, name: str, function: Any) -> None:
