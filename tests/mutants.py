@@ -510,7 +510,7 @@ INCOMING = [
         old="""
         if error is raised:
             raise
-        logger.exception("an incoming %s is lost, as middleware failed", _shown(method))
+        _report(f"an incoming {_shown(method)} is lost, as middleware failed", error)
         """,
         new="pass",
         caught_by="test_all_a_server_may_send_is_received_as_by_a_bare_session",
@@ -522,7 +522,7 @@ INCOMING = [
         old="""
         if error is raised:
             raise
-        logger.exception("an incoming %s is lost, as middleware failed", _shown(method))
+        _report(f"an incoming {_shown(method)} is lost, as middleware failed", error)
         """,
         new="pass",
         caught_by="test_a_progress_callback_that_fails_in_process_ends_as_on_a_bare_session",
@@ -948,14 +948,14 @@ EVERYWHERE = [
     ),
     Mutant(
         name="the version that was noted stays",
-        old="session.__dict__.pop(VERSION_KEY, None)",
+        old="vars(self._session()).pop(VERSION_KEY, None)",
         new="pass",
         caught_by="test_nothing_is_left_of_an_interception_in_place_whoever_holds_the_wrapper",
         lines=(1,),
     ),
     Mutant(
         name="what puts headers on requests stays",
-        old='session.__dict__["_stamp"] = stamp.stamp',
+        old='state["_stamp"] = state["_stamp"].stamp',
         new="pass",
         caught_by="test_afterwards_a_session_that_is_still_alive_is_as_before",
         lines=(2,),
