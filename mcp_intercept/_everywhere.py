@@ -220,11 +220,7 @@ class InterceptAll:
         if self._scope is not None:
             raise SessionStateError("this intercept_all() is open already; call intercept_all() for each `with`")
         self._scope = scope = _Scope(self._manager)
-        try:
-            _start(scope)
-        except BaseException:
-            self.__exit__()
-            raise
+        _start(scope)
         return self._manager
 
     def __exit__(self, *exception: object) -> None:
@@ -234,7 +230,7 @@ class InterceptAll:
             _end(scope)
 
     def __del__(self) -> None:
-        # It was opened by hand, and dropped.
+        # It was opened by hand, and dropped, or could not be opened to the end.
         self.__exit__()
 
     async def __aenter__(self) -> MiddlewareManager:

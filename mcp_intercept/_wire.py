@@ -84,7 +84,7 @@ class WireTap:
                     call.jsonrpc_response = None
                     call.context.jsonrpc_id = call.entry.jsonrpc_id = request_id
         if self._listener is not None:
-            self._tell("outgoing", message)
+            self._tell(self._listener, "outgoing", message)
 
     def received(self, item: Any) -> None:
         """The session gets `item` from the transport."""
@@ -95,13 +95,11 @@ class WireTap:
             for call in self._waiting.pop(message.id, ()) or self._waiting.pop(_as_number(message.id), ()):
                 call.jsonrpc_response = message
         if self._listener is not None:
-            self._tell("incoming", message)
+            self._tell(self._listener, "incoming", message)
 
-    def _tell(self, direction: Direction, message: Any) -> None:
-        listener = self._listener
+    def _tell(self, listener: FrameListener, direction: Direction, message: Any) -> None:
         try:
-            if listener is not None:
-                listener(direction, message)
+            listener(direction, message)
         except Exception:
             if not self._failed:
                 self._failed = True

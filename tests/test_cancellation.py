@@ -816,3 +816,57 @@ def test_leaving_right_after_a_call_was_given_up_ends_as_without_it(how: str, en
             process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert output.strip() == ends
+
+
+if LINE_1:
+
+    class OnlyRead:
+        """A stream to read from with no more than the SDK asks of it."""
+
+        def __init__(self, stream: Any) -> None:
+            self._stream = stream
+
+        async def __aenter__(self) -> Any:
+            return self
+
+        async def __aexit__(self, *error: object) -> None:
+            await self._stream.aclose()
+
+        def __aiter__(self) -> Any:
+            return self._stream
+
+    async def test_a_call_can_be_given_up_whatever_the_session_reads_from() -> None:
+        async with wire() as ((read, write), server):
+            server.answers["tools/call"] = never
+            stream: Any = OnlyRead(read)
+            async with ClientSession(stream, write) as session:
+                with anyio.move_on_after(0.05):
+                    await intercept(session).call_tool("tool")
+                await server.wait_for("notifications/cancelled")
+
+    async def test_who_waits_to_be_read_when_the_session_is_left_is_let_go() -> None:
+        reading = anyio.Event()
+
+        async def hold(params: Any) -> None:
+            reading.set()
+            await anyio.sleep_forever()
+
+        said = 0
+
+        async def say(server: WireServer) -> None:
+            nonlocal said
+            for _ in range(4):
+                await server.notify("notifications/message", {"level": "info", "data": 1})
+                said += 1
+
+        with anyio.fail_after(5):
+            async with wire() as (streams, server), anyio.create_task_group() as tasks:
+                server.answers["tools/call"] = never
+                async with ClientSession(*streams, logging_callback=hold) as session:
+                    with anyio.move_on_after(0.05):
+                        await intercept(session).call_tool("tool")
+                    tasks.start_soon(say, server)
+                    await reading.wait()
+                    await anyio.wait_all_tasks_blocked()
+                    assert said < 4
+        assert said == 4

@@ -533,3 +533,17 @@ async def test_options_of_a_call_that_are_none_are_refused(options: Any, complai
 async def test_a_path_may_be_part_of_a_command() -> None:
     log = await use([Path(sys.executable), Path(STDIO[1])])
     assert log.methods[0] == "initialize"
+
+
+class MyOptions(CallOptions):
+    """Options of a user's own class."""
+
+
+async def test_options_of_a_call_may_be_of_a_class_of_ones_own() -> None:
+    async def set_options(context: MiddlewareContext[Any], call_next: Any) -> Any:
+        context.options = MyOptions(timeout=5)
+        return await call_next(context)
+
+    async with wire() as (streams, server), connect(streams, set_options) as session:
+        await session.send_ping()
+        assert len(server.sent("ping")) == 1

@@ -278,3 +278,15 @@ async def test_a_stream_that_is_read_message_by_message_is_read_along_too() -> N
         await server.notify("notifications/message", {"level": "info", "data": 1})
         item = await read.receive()
     assert [frame for _, frame in frames] == [as_frame(getattr(item.message, "root", item.message))]
+
+
+@pytest.mark.skipif(LINE_1, reason="line 1 asks its stream whether the call was given up")
+async def test_a_call_that_was_given_up_before_has_no_id() -> None:
+    manager = MiddlewareManager([through])
+    async with wire() as (streams, server), connect(streams, manager) as session:
+        with manager.capture() as exchanges, anyio.CancelScope() as scope:
+            scope.cancel()
+            await session.send_ping()
+        assert [exchange.response.outcome for exchange in exchanges] == ["cancelled"]
+        assert (exchanges[0].context.jsonrpc_id, exchanges[0].response.jsonrpc_response) == (None, None)
+        assert server.sent("ping") == []

@@ -241,17 +241,17 @@ class _Receiving:
                 reported = types.ProgressNotificationParams(
                     progress_token=token, progress=progress, total=total, message=message
                 )
-            if reported is None:
-                await callback(progress, total, message)
-                return
-            read = (reported.progress, reported.total, reported.message)
 
             async def deliver(params: Any) -> None:
-                told = (params.progress, params.total, params.message)
+                told = _progress_of(params)
                 # What the server said, as it said it, unless a middleware changed it.
                 await callback(*((progress, total, message) if told == read else told))
 
-            await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
+            read = _progress_of(reported)
+            if reported is None:
+                await deliver(None)
+            else:
+                await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
 
         return await original(method, params, {**options, "on_progress": report})
 
@@ -295,6 +295,10 @@ class _Receiving:
                 )
 
         await self._incoming.tell(message.method, message.params, deliver, origin=callback)
+
+
+def _progress_of(params: Any) -> Any:
+    return None if params is None else (params.progress, params.total, params.message)
 
 
 class _Message:
