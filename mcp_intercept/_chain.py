@@ -83,7 +83,7 @@ class Invocation:
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         """Do what the chain is wrapped around."""
-        raise NotImplementedError
+        raise NotImplementedError  # up to what the chain stands around
 
     def admit(self, value: Any) -> Any:
         """Return what a middleware may answer with `value`.
@@ -91,7 +91,7 @@ class Invocation:
         Raises:
             ValueError: `value` is no answer to this message; the text says why.
         """
-        raise NotImplementedError
+        raise NotImplementedError  # the chain knows no results
 
     def end(self) -> None:
         """Mark the message as gone, so that a kept `call_next` is refused from now on."""

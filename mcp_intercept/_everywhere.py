@@ -20,6 +20,7 @@ from weakref import WeakSet
 
 from mcp_intercept._chain import AnyMiddleware, describe
 from mcp_intercept._intercept import intercept, manager_of
+from mcp_intercept._interception import of_wrapper
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._sdk.patches import Patches
@@ -78,10 +79,9 @@ class _InPlace:
         patches.set(session, "send_notification", self._send_notification)
         line.send_raw_in_place(session, lambda: self._top, patches)
 
+    @of_wrapper
     async def _send_request(self, *args: Any, **kwargs: Any) -> Any:
         return await self._top.send_request(*args, **kwargs)
-
-    _send_request.takes_headers = True  # type: ignore[attr-defined]  # as those of the wrappers do
 
     async def _send_notification(self, *args: Any, **kwargs: Any) -> None:
         await self._top.send_notification(*args, **kwargs)
@@ -178,7 +178,7 @@ def _start(scope: _Scope) -> None:
         if _below(init) is None:
             layer = _layer_over(init)
             _layers.append((layer, init))
-            ClientSession.__init__ = layer  # type: ignore[method-assign]
+            ClientSession.__init__ = layer  # type: ignore[method-assign]  # taken back by _end()
     # In a function of its own, whose end lets go of the last one.
     for session in _live():
         _attach(scope, session)
@@ -192,7 +192,7 @@ def _end(scope: _Scope) -> None:
             _unlink()
             _unlink = None
         while not _open and (below := _below(init := vars(ClientSession)["__init__"])) is not None:
-            ClientSession.__init__ = below  # type: ignore[method-assign]
+            ClientSession.__init__ = below  # type: ignore[method-assign]  # as it was
             _layers[:] = [entry for entry in _layers if entry[0] is not init]
         for in_place in list(scope.sessions):
             in_place.remove(scope)

@@ -37,8 +37,6 @@ _KEY = "_mcp_intercept_incoming"
 # Wrappers of one session may come and go in several threads. Reentrant, as the collector may end one at any time.
 _lock = RLock()
 
-PROGRESS = "notifications/progress"
-
 
 class Receiver(Protocol):
     """What is needed of a wrapper, which stands above."""
@@ -237,9 +235,7 @@ class Incoming:
             _report(f"the server is told of an internal error in its {_shown(method)}, as middleware failed", error)
             return types.ErrorData(code=types.INTERNAL_ERROR, message="Internal error")
 
-    async def tell(
-        self, method: str, params: Any, deliver: Deliver, *, origin: object = None, jsonrpc_id: str | int | None = None
-    ) -> None:
+    async def tell(self, method: str, params: Any, deliver: Deliver, *, origin: object = None) -> None:
         """Pass a notification through the chains.
 
         Args:
@@ -247,7 +243,6 @@ class Incoming:
             params: The params model, or what a vendor's notification carries.
             deliver: Has the SDK take it.
             origin: What tells which call it belongs to.
-            jsonrpc_id: Of the request that it is about.
 
         Raises:
             Exception: What `deliver` raised. What a middleware raises is logged.
@@ -263,7 +258,7 @@ class Incoming:
                 raise
 
         try:
-            await self._pass("notification", method, params, delivering, jsonrpc_id, origin)
+            await self._pass("notification", method, params, delivering, None, origin)
         except Exception as error:
             if error is raised:
                 raise

@@ -1,4 +1,4 @@
-"""What a wrapper knows beyond the state it shares with the session it wraps, and how a message leaves its chain.
+"""What a wrapper knows beyond the state it shares with the session it wraps.
 
 Above: `CallbackClientSession`. Below: the chain, and what stands inside: the SDK's own session, or another wrapper.
 """
@@ -9,30 +9,31 @@ Above: `CallbackClientSession`. Below: the chain, and what stands inside: the SD
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from itertools import count
 from secrets import token_hex
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from weakref import ref
 
 from anyio.lowlevel import RunVar
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from mcp_intercept._chain import NOTHING, Invocation
-from mcp_intercept._context import CallOptions, Kind, MiddlewareContext, printable
-from mcp_intercept._incoming import PROGRESS, Incoming, Reported
+from mcp_intercept._calls import RawCall
+from mcp_intercept._context import CallOptions, Kind, MiddlewareContext
+from mcp_intercept._incoming import Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
-from mcp_intercept._results import admit_result
 from mcp_intercept._rounds import Rounds
-from mcp_intercept._sdk import ClientSession, line, transports, types
+from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._wire import untapped
-from mcp_intercept.errors import MiddlewareError, SessionStateError
+from mcp_intercept.errors import SessionStateError
+from mcp_intercept.methods import PROGRESS
 
 if TYPE_CHECKING:
     from mcp_intercept._session import CallbackClientSession
 
 logger = logging.getLogger("mcp_intercept")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Each call takes one: made without a frame of Python, and without formatting.
 _message_ids = map(f"{token_hex(4)}-".__add__, map(str, count(1)))
@@ -52,10 +53,6 @@ def _this_loop() -> object | None:
 
 
 _UNKNOWN = object()
-
-# What a call of a multi-round-trip is answered with, until its last round; line 1 has no such thing.
-QUESTIONS: Any = getattr(types, "InputRequiredResult", None)
-ASKING_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"} if QUESTIONS else ())
 
 
 class _Link(Protocol):
@@ -83,9 +80,18 @@ class _FoundLink:
         return None if link is None else link.session_id
 
 
-def takes_headers(below: Any) -> bool:
-    """Whether what is inside is a wrapper, or sends through one: then that sees to what its SDK line forgets."""
-    return getattr(below.send_request, "takes_headers", False)
+def of_wrapper(function: FunctionT) -> FunctionT:
+    """Mark a `send_request` that is, or leads to, that of a wrapper, which then sees to what the SDK forgets.
+
+    It takes the headers of the call as `_headers`, which that of the SDK does not.
+    """
+    function.of_wrapper = True  # type: ignore[attr-defined]  # how functions are marked in Python
+    return function
+
+
+def leads_to_wrapper(below: Any) -> bool:
+    """Whether what is sent to `below` passes another wrapper."""
+    return getattr(below.send_request, "of_wrapper", False)
 
 
 class Interception:
@@ -180,7 +186,7 @@ class Interception:
         """Have what leaves the chain go on to `below`."""
         self.below = below
         # Whether what is sent there lacks nothing that its SDK line forgets; else a wrapper there sees to it.
-        self.plain = line.transmit is None or takes_headers(below)
+        self.plain = line.transmit is None or leads_to_wrapper(below)
 
     def go_in_place(self, below: Any) -> None:
         """Become what the session itself sends through, instead of what is around it."""
@@ -247,14 +253,14 @@ class Interception:
 
     async def transmit_with(self, headers: dict[str, str], *arguments: Any) -> Any:
         """Send a request whose HTTP request is to carry `headers`."""
-        if takes_headers(self.below):
+        if leads_to_wrapper(self.below):
             return await self.below.send_request(*arguments, _headers=headers)
         link: Any = self.link and self.link.found()
         if link is not None:
             with link.sending(self.inner, headers):
                 return await self.transmit(*arguments)
         if line.sending_unlinked is None:
-            logger.debug("headers of a call are not sent: %s is no HTTP connection of connect()", self.connection_id)
+            logger.debug("headers of a call are not sent: %s has no HTTP connection that is known", self.connection_id)
             return await self.transmit(*arguments)
         logger.debug("headers of a call are sent only if the transport of %s is HTTP", self.connection_id)
         with line.sending_unlinked(self.inner, headers):
@@ -269,195 +275,3 @@ class Interception:
         context = self.context(session, method, request.params, "request", CallOptions(seconds))
         call = RawCall(self, context, request, result_type, send)
         return await manager.run(manager.requests[method], call, context)
-
-
-class _Call(Invocation):
-    """A message of a session: knows how its params may change, and what may answer it."""
-
-    __slots__ = ("message", "params", "result_type")
-
-    def __init__(self, context: MiddlewareContext[Any], message: Any, result_type: Any) -> None:
-        # Instead of super().__init__(), as every call of the process passes here.
-        self.attempts = 0
-        self.context = self.entry = context
-        self.method = context.method
-        self.result = NOTHING
-        self.jsonrpc_response = None
-        self.message = message
-        self.params = context.params
-        self.result_type = result_type
-
-    def message_for(self, context: MiddlewareContext[Any]) -> Any:
-        """The message as `context` wants it: the caller's own, unless somebody assigned other params."""
-        params = context.params
-        if params is self.params:
-            return self.message
-        if isinstance(params, BaseModel) or _fits(line.message_of(self.message), params):
-            return line.with_params(self.message, params)
-        raise MiddlewareError(
-            f"a middleware assigned an object of type {type(params).__name__} to context.params of "
-            f"{printable(self.method)}; assign a params model, as it was before",
-            method=self.method,
-        )
-
-    def admit(self, value: Any) -> Any:
-        return admit_result(self.result_type, value)
-
-
-def _progress_token(params: Any) -> str | int | None:
-    meta = getattr(params, "meta", None)
-    return None if meta is None else line.progress_token_of(meta)
-
-
-def is_answer(params: Any) -> bool:
-    """Whether a call answers questions of the server."""
-    return getattr(params, "request_state", None) is not None or getattr(params, "input_responses", None) is not None
-
-
-def _fits(message: BaseModel, params: Any) -> bool:
-    """Whether a message may carry `params` that are no model: none, or the dict of a vendor's request."""
-    field = type(message).model_fields.get("params")
-    wanted: Any = field.annotation if field is not None else None
-    try:
-        # Where a model is wanted, pydantic would make one of a dict.
-        return type(TypeAdapter(wanted).validate_python(params, strict=True)) is type(params)
-    except ValidationError:
-        return False
-
-
-class RequestCall(_Call):
-    """A request that goes through the session's `send_request`."""
-
-    __slots__ = ("entered_callback", "interception", "metadata", "seconds", "timeout")
-
-    def __init__(
-        self,
-        interception: Interception,
-        context: MiddlewareContext[Any],
-        request: Any,
-        result_type: Any,
-        timeout: Any,
-        metadata: Any,
-    ) -> None:
-        super().__init__(context, request, result_type)
-        self.interception = interception
-        self.timeout = timeout
-        options = context.options
-        self.seconds = options.timeout
-        self.entered_callback = options.progress_callback
-        self.metadata = metadata
-
-    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
-        options = context.options
-        if options.__class__ is not CallOptions:
-            _check_options(options, self.method)
-        request, timeout = self.message, self.timeout
-        if context.params is not self.params:
-            request = self.message_for(context)
-        if options.timeout is not self.seconds:
-            timeout = _checked_timeout(options.timeout, self.method)
-        interception = self.interception
-        progress_callback = options.progress_callback
-        token: str | int | None = None
-        if interception.manager.sees_progress:
-            if progress_callback is not None:
-                if not callable(progress_callback):
-                    raise _wrong_option("progress_callback", self.method, "set it to an async function, or to None")
-                progress_callback = Reported(progress_callback, self.entry, interception, self.entered_callback)
-            else:
-                token = _progress_token(context.params)
-        arguments = (request, self.result_type, timeout, self.metadata, progress_callback)
-        sending: Awaitable[Any]
-        if options.headers:
-            _check_headers(options.headers, self.method)
-            sending = interception.transmit_with(options.headers, *arguments)
-        else:
-            sending = interception.transmit(*arguments)
-        if token is not None:
-            sending = self._reporting(token, sending)
-        tap = interception.incoming.tap
-        return sending if tap is None else tap.send(self, sending)
-
-    async def _reporting(self, token: str | int, sending: Awaitable[Any]) -> Any:
-        """Send a request with a progress token that the caller chose."""
-        tokens = self.interception.tokens
-        tokens[token] = self.entry
-        try:
-            return await sending
-        finally:
-            tokens.pop(token, None)
-
-
-class NotificationCall(_Call):
-    """A notification that goes through the session's `send_notification`."""
-
-    __slots__ = ("arguments", "below")
-
-    below: Any
-    arguments: tuple[tuple[Any, ...], dict[str, Any]]
-
-    async def send(self, context: MiddlewareContext[Any]) -> None:
-        args, kwargs = self.arguments
-        await self.below.send_notification(self.message_for(context), *args, **kwargs)
-
-    def admit(self, value: Any) -> None:
-        if value is not None:
-            raise ValueError(f"returned an object of type {type(value).__name__}; a notification has no result")
-
-
-class RawCall(_Call):
-    """A request that the SDK sends past `send_request`, see `line.SessionSeam`."""
-
-    __slots__ = ("_interception", "_send")
-
-    def __init__(
-        self,
-        interception: Interception,
-        context: MiddlewareContext[Any],
-        request: Any,
-        result_type: Any,
-        send: Any,
-    ) -> None:
-        super().__init__(context, request, result_type)
-        self._interception = interception
-        self._send = send
-
-    def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
-        options = context.options
-        _checked_timeout(options.timeout, self.method)
-        sending: Awaitable[Any] = self._send(self.message_for(context), options)
-        tap = self._interception.incoming.tap
-        return sending if tap is None else tap.send(self, sending)
-
-
-def _wrong_option(name: str, method: str, way_out: str) -> MiddlewareError:
-    return MiddlewareError(f"a middleware set context.options.{name} of {method} to something else; {way_out}")
-
-
-def _check_options(options: object, method: str) -> None:
-    if not isinstance(options, CallOptions):
-        raise MiddlewareError(
-            f"a middleware set context.options of {method} to an object of type {type(options).__name__}; set its "
-            f"fields instead, or assign a CallOptions",
-            method=method,
-        )
-
-
-def _check_headers(headers: object, method: str) -> None:
-    # Their values may be secrets, and are not shown.
-    pairs = cast("dict[object, object]", headers).items() if isinstance(headers, dict) else [(None, None)]
-    for name, value in pairs:
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise _wrong_option("headers", method, "set it to a dict of str to str")
-
-
-def _checked_timeout(seconds: Any, method: str) -> Any:
-    if seconds is None:
-        return None
-    if isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds >= 0:
-        return line.to_timeout(seconds)
-    raise MiddlewareError(
-        f"a middleware set context.options.timeout of {method} to {seconds!r}; set it to seconds, or to None for the "
-        f"session's own timeout",
-        method=method,
-    )

@@ -19,7 +19,7 @@ from mcp_intercept._middleware import check_middleware, hooked_methods, is_plain
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import ClientSession, types
 from mcp_intercept.errors import BroadcastError, MiddlewareError
-from mcp_intercept.methods import METHODS
+from mcp_intercept.methods import METHODS, PROGRESS
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -206,7 +206,7 @@ class MiddlewareManager:
 
     def _note_progress(self) -> None:
         # Whether calls are to be found by what reports on their progress.
-        self.sees_progress: bool = bool(self.watchers or self.notifications["notifications/progress"])
+        self.sees_progress: bool = bool(self.watchers or self.notifications[PROGRESS])
 
     def add_observer(self, callback: Observer) -> Undo:
         """Have `callback(context, response)` called after each message of either direction.

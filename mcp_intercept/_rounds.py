@@ -12,6 +12,11 @@ from typing import Any, NamedTuple
 import anyio
 
 from mcp_intercept._context import MiddlewareContext
+from mcp_intercept._sdk import types
+
+# What the rounds of a call are answered with, but for the last; line 1 has no such thing.
+QUESTIONS: Any = getattr(types, "InputRequiredResult", None)
+ASKING_METHODS = frozenset({"tools/call", "prompts/get", "resources/read"} if QUESTIONS else ())
 
 # A call that is never continued must not be remembered for ever.
 _MAX_OPEN = 256
@@ -65,6 +70,11 @@ class Rounds:
             if any(asked is question for asked in questions.values()):
                 return waiting.context
         return None
+
+
+def is_answer(params: Any) -> bool:
+    """Whether a call answers questions of the server."""
+    return getattr(params, "request_state", None) is not None or getattr(params, "input_responses", None) is not None
 
 
 def _target(params: Any) -> object:

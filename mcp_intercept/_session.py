@@ -18,16 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter
 
+from mcp_intercept._calls import NotificationCall, RequestCall
 from mcp_intercept._context import CallOptions
-from mcp_intercept._interception import (
-    ASKING_METHODS,
-    QUESTIONS,
-    Interception,
-    NotificationCall,
-    RequestCall,
-    is_answer,
-)
+from mcp_intercept._interception import Interception, of_wrapper
 from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._rounds import ASKING_METHODS, QUESTIONS, is_answer
 from mcp_intercept._sdk import LINE, ClientSession, line
 from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import SessionStateError, UnsupportedTargetError
@@ -51,7 +46,7 @@ class _Unhidden:
     """
 
     def __init__(self, function: Any) -> None:
-        self.function = function
+        self._function = function
         self.__doc__ = function.__doc__
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -59,9 +54,9 @@ class _Unhidden:
 
     def __get__(self, wrapper: Any, owner: type) -> Any:
         if wrapper is None:
-            return self.function
+            return self._function
         patches = wrapper._interception.patches
-        return patches[self._name] if self._name in patches else MethodType(self.function, wrapper)
+        return patches[self._name] if self._name in patches else MethodType(self._function, wrapper)
 
     def __set__(self, wrapper: Any, value: Any) -> None:
         wrapper._interception.patches[self._name] = value
@@ -153,6 +148,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         return self
 
     @_unhidden
+    @of_wrapper
     async def send_request(
         self,
         request: Any,
@@ -227,17 +223,11 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
             manager = interception.manager
             params = getattr(message, "params", None)
             context = interception.context(self, method, params, "notification", CallOptions())
-            call = NotificationCall(context, notification, None)
-            call.below = interception.below
-            call.arguments = args, kwargs
+            call = NotificationCall(interception, context, notification, (args, kwargs))
             await manager.run(manager.notifications[method], call, context)
         else:
             # No notification at all: the SDK knows how to refuse it.
             await interception.below.send_notification(notification, *args, **kwargs)
-
-
-# Such a function takes `_headers`, and sees to it that they are sent.
-vars(CallbackClientSession)["send_request"].function.takes_headers = True
 
 
 def _check_arguments(client_session: object, connector_id: object, middleware_manager: object) -> None:

@@ -44,6 +44,9 @@ class Method:
         return "notification" if self.result is None else "request"
 
 
+PROGRESS = "notifications/progress"
+"""The one notification that belongs to a call."""
+
 _PAGE, _ANY, _NOTE = "PaginatedRequestParams", "RequestParams", "NotificationParams"
 _EMPTY = "EmptyResult"
 
@@ -94,7 +97,7 @@ _ROWS = (
     Method("notifications/roots/list_changed", "on_roots_list_changed", "client", _NOTE, True),
     # Either side tells.
     Method("notifications/cancelled", "on_cancelled", "both", "CancelledNotificationParams", False),
-    Method("notifications/progress", "on_progress", "both", "ProgressNotificationParams", False),
+    Method(PROGRESS, "on_progress", "both", "ProgressNotificationParams", False),
     Method("notifications/tasks/status", "on_task_status", "both", "TaskStatusNotificationParams", False),
     # The server tells.
     Method("notifications/message", "on_log_message", "server", "LoggingMessageNotificationParams", False),

@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from functools import partial
 from inspect import signature
 from itertools import count
-from time import sleep
 from typing import Any
 
 import anyio
@@ -770,29 +769,33 @@ import anyio, sys
 from mcp import ClientSession, StdioServerParameters, stdio_client
 from mcp_intercept import connect, intercept
 
-how, attached = sys.argv[1:3]
+how, attached, backend = sys.argv[1:4]
+command, *arguments = sys.argv[4:]
 
 async def use(session):
-    if how == "Ctrl-C":
-        print("ready", flush=True)
-    with anyio.move_on_after(60 if how == "Ctrl-C" else 0.3):
-        await session.call_tool("slow", {"seconds": 60})
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(session.call_tool, "slow", {"seconds": 60})
+        await anyio.wait_all_tasks_blocked()
+        if how == "Ctrl-C":
+            print("ready", flush=True)
+            await anyio.sleep(60)
+        tasks.cancel_scope.cancel()
     if how == "an error":
         raise KeyError("mine")
 
 async def main():
     if attached == "connect":
-        async with connect(sys.argv[3:]) as session:
+        async with connect([command, *arguments]) as session:
             await use(session)
     else:
-        parameters = StdioServerParameters(command=sys.argv[3], args=sys.argv[4:])
+        parameters = StdioServerParameters(command=command, args=arguments)
         async with stdio_client(parameters) as (read, write), ClientSession(read, write) as inner:
             session = intercept(inner)
             await session.initialize()
             await use(session)
 
 try:
-    anyio.run(main)
+    anyio.run(main, backend=backend)
     print("clean")
 except BaseException as error:
     while len(getattr(error, "exceptions", ())) == 1:
@@ -805,14 +808,16 @@ except BaseException as error:
 @pytest.mark.parametrize(
     ("how", "ends"), [("at once", "clean"), ("an error", "KeyError"), ("Ctrl-C", "KeyboardInterrupt")]
 )
-def test_leaving_right_after_a_call_was_given_up_ends_as_without_it(how: str, ends: str, attached: str) -> None:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_leaving_right_after_a_call_was_given_up_ends_as_without_it(
+    backend: str, how: str, ends: str, attached: str
+) -> None:
     """The server of line 1 answers such a call, when nobody reads any more."""
-    command = [sys.executable, "-W", "ignore", "-c", LEFT, how, attached, *STDIO]
+    command = [sys.executable, "-W", "ignore", "-c", LEFT, how, attached, backend, *STDIO]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout is not None
         if how == "Ctrl-C":
             assert process.stdout.readline() == "ready\n"
-            sleep(0.3)  # the request is on its way
             process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=30)
     assert output.strip() == ends

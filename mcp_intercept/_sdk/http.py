@@ -28,7 +28,7 @@ class HttpLinkBase:
 
     async def on_request(self, request: Any) -> None:
         """Add the headers of the call that this HTTP request carries."""
-        raise NotImplementedError
+        raise NotImplementedError  # the lines tell the calls apart in different ways
 
     async def on_response(self, response: Any) -> None:
         """Note the session id."""
@@ -43,7 +43,7 @@ class HttpLinkBase:
             "response": [*hooks["response"], self.on_response],
         }
 
-    def found(self) -> HttpLinkBase | None:
+    def found(self) -> HttpLinkBase:
         """The link itself; others have to look for theirs."""
         return self
 

@@ -226,6 +226,7 @@ def is_client(target: object) -> bool:
     return False
 
 
+# What only a `Client` needs.
 linked: Any = None
 tap: Any = None
 

@@ -1,5 +1,8 @@
 """What only SDK line 2 (`mcp` >=2,<3) does."""
 
+# What is reached into has no public way in.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import json
@@ -21,9 +24,6 @@ from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._sdk.seam import InterceptionSeam, TapSeam
 from mcp_intercept._sdk.transports import http_streams
-
-# What is reached into has no public way in.
-# pyright: reportPrivateUsage=false
 
 # Where the negotiated protocol version is found in the state of a session.
 VERSION_KEY = "_negotiated_version"

@@ -23,14 +23,12 @@ from pydantic import BaseModel, ValidationError
 from mcp_intercept._sdk.line2 import VERSION_KEY, Stamp, dump, is_same_json, to_error, with_params
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._sdk.seam import IncomingSeam
+from mcp_intercept.methods import PROGRESS
 
 # The questions of a server, which the SDK hands to `dispatch_input_request` in either protocol era.
 _QUESTIONS = frozenset({"sampling/createMessage", "elicitation/create", "roots/list"})
 
-
-_PROGRESS, _CANCELLED = "notifications/progress", "notifications/cancelled"
-
-
+_CANCELLED = "notifications/cancelled"
 _ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 
 
@@ -153,7 +151,7 @@ class _Receiving:
             original(notification, metadata, on_notify, sender_context)
         elif method == _CANCELLED:
             self._dispatch_cancelled(message, notification, metadata, on_notify, sender_context)
-        elif method == _PROGRESS:
+        elif method == PROGRESS:
             # The dispatcher must not call back before the chain has seen it.
             token = raw["progressToken"]
             is_token = isinstance(token, (int, str)) and not isinstance(token, bool)
@@ -251,7 +249,7 @@ class _Receiving:
             if reported is None:
                 await deliver(None)
             else:
-                await self._incoming.tell(_PROGRESS, reported, deliver, origin=callback)
+                await self._incoming.tell(PROGRESS, reported, deliver, origin=callback)
 
         return await original(method, params, {**options, "on_progress": report})
 

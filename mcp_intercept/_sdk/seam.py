@@ -62,7 +62,6 @@ class IncomingSeam(Protocol):
         deliver: Callable[[Any], Awaitable[Any]],
         *,
         origin: object = None,
-        jsonrpc_id: str | int | None = None,
     ) -> None:
         """Pass a notification through the chains."""
         ...
