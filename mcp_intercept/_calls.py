@@ -15,7 +15,7 @@ from mcp_intercept._chain import NOTHING, Invocation
 from mcp_intercept._context import CallOptions, MiddlewareContext, printable
 from mcp_intercept._incoming import Reported
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import line
+from mcp_intercept._sdk import line, spans
 from mcp_intercept.errors import MiddlewareError
 
 if TYPE_CHECKING:
@@ -36,14 +36,14 @@ class _Call(Invocation):
         self.method = context.method
         self.result = NOTHING
         self.jsonrpc_response = None
+        self.traced = None
         self.interception = interception
         self.message = message
         self.params = context.params
         self.result_type = result_type
 
-    def message_for(self, context: MiddlewareContext[Any]) -> Any:
-        """The message as `context` wants it: the caller's own, unless somebody assigned other params."""
-        params = context.params
+    def message_with(self, params: Any) -> Any:
+        """The message with `params`: the caller's own, unless somebody assigned others."""
         if params is self.params:
             return self.message
         if isinstance(params, BaseModel) or _fits(line.message_of(self.message), params):
@@ -53,6 +53,23 @@ class _Call(Invocation):
             f"{printable(self.method)}; assign a params model, as it was before",
             method=self.method,
         )
+
+    def traced_message(self, message: Any, params: Any) -> Any:
+        """The message with the trace context of whoever traces it, which no middleware sees in its params."""
+        sent = self.traced.outgoing(params)
+        return message if sent is params else line.with_params(message, sent)
+
+    @property
+    def is_on_wire(self) -> bool:
+        """Whether there is a wire, and not only a server in this process."""
+        return line.write_end_of(self.interception.inner) is not None
+
+    def watched(self, sending: Awaitable[Any]) -> Awaitable[Any]:
+        """The sending of a request, with all that has to know of it."""
+        if self.traced is not None:
+            sending = spans.send(self.traced, sending, on_wire=self.is_on_wire)
+        tap = self.interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
 
     def admit(self, value: Any) -> Any:
         return admit_result(self.result_type, value)
@@ -101,7 +118,9 @@ class RequestCall(_Call):
             _check_class(options, self.method)
         request, timeout = self.message, self.timeout
         if context.params is not self.params:
-            request = self.message_for(context)
+            request = self.message_with(context.params)
+        if self.traced is not None:
+            request = self.traced_message(request, context.params)
         if options.timeout is not self.seconds:
             timeout = _checked_timeout(options.timeout, self.method)
         interception = self.interception
@@ -123,8 +142,7 @@ class RequestCall(_Call):
             sending = interception.transmit(*arguments)
         if token is not None:
             sending = self._reporting(token, sending)
-        tap = interception.incoming.tap
-        return sending if tap is None else tap.send(self, sending)
+        return self.watched(sending)
 
     async def _reporting(self, token: str | int, sending: Awaitable[Any]) -> Any:
         """Send a request with a progress token that the caller chose."""
@@ -153,7 +171,11 @@ class NotificationCall(_Call):
 
     async def send(self, context: MiddlewareContext[Any]) -> None:
         args, kwargs = self._arguments
-        await self.interception.below.send_notification(self.message_for(context), *args, **kwargs)
+        notification = self.message_with(context.params)
+        if self.traced is not None:
+            notification = self.traced_message(notification, context.params)
+        sending: Awaitable[Any] = self.interception.below.send_notification(notification, *args, **kwargs)
+        await (sending if self.traced is None else spans.send(self.traced, sending, on_wire=self.is_on_wire))
 
     def admit(self, value: Any) -> None:
         if value is not None:
@@ -177,9 +199,11 @@ class RawCall(_Call):
         _checked_timeout(options.timeout, self.method)
         _check_callback(options.progress_callback, self.method)
         _check_headers(options.headers, self.method)
-        sending: Awaitable[Any] = self._send(self.message_for(context), options)
-        tap = self.interception.incoming.tap
-        return sending if tap is None else tap.send(self, sending)
+        request = self.message_with(context.params)
+        if self.traced is not None:
+            request = self.traced_message(request, context.params)
+        sending: Awaitable[Any] = self._send(request, options)
+        return self.watched(sending)
 
 
 def _wrong_option(name: str, said: str, way_out: str, method: str) -> MiddlewareError:

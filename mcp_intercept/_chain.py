@@ -62,9 +62,10 @@ class Invocation:
         entry: The context that entered.
         jsonrpc_response: What was last read from the wire in answer to it, where that was captured.
         result: What the terminal, or a checked short cut, last returned.
+        traced: Who traces it, see `_sdk.spans`.
     """
 
-    __slots__ = ("attempts", "context", "entry", "jsonrpc_response", "method", "result")
+    __slots__ = ("attempts", "context", "entry", "jsonrpc_response", "method", "result", "traced")
 
     attempts: int
     context: MiddlewareContext[Any]
@@ -72,6 +73,7 @@ class Invocation:
     jsonrpc_response: Any
     method: str
     result: Any
+    traced: Any
 
     def __init__(self, context: MiddlewareContext[Any]) -> None:
         self.attempts = 0
@@ -80,6 +82,7 @@ class Invocation:
         self.method = context.method
         self.result = NOTHING
         self.jsonrpc_response = None
+        self.traced = None
 
     def send(self, context: MiddlewareContext[Any]) -> Awaitable[Any]:
         """Do what the chain is wrapped around."""
@@ -96,6 +99,12 @@ class Invocation:
     def end(self) -> None:
         """Mark the message as gone, so that a kept `call_next` is refused from now on."""
         self.attempts = _ENDED
+
+
+def invocation_of(call_next: object) -> Invocation | None:
+    """The passage that `call_next` goes on with; `None` of one that somebody else made."""
+    invocation = getattr(call_next, "__self__", None)
+    return invocation if isinstance(invocation, Invocation) else None
 
 
 Step: TypeAlias = Callable[[Invocation, MiddlewareContext[Any]], Coroutine[Any, Any, Any]]

@@ -65,6 +65,29 @@ def _empty() -> dict[str, Any]:
     return {}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """Where a session's messages go, as far as that is known; in this process, nowhere.
+
+    Named as in the OpenTelemetry registry (`network.*`, `server.*`).
+    """
+
+    transport: Literal["pipe", "tcp"] | None = None
+    """`"pipe"` for stdio, `"tcp"` for HTTP."""
+
+    protocol: str | None = None
+    """What is spoken over the transport: `"http"`, `"websocket"`."""
+
+    protocol_version: str | None = None
+    """Its version, e.g. `"1.1"`."""
+
+    address: str | None = None
+    """The host in the URL."""
+
+    port: int | None = None
+    """The port in the URL, or that of its scheme."""
+
+
 @dataclass(slots=True, repr=False)
 class CallOptions:
     """How a request is sent, as opposed to what it says. Middleware may read and set every field."""
@@ -120,10 +143,7 @@ class MiddlewareContext(Generic[ParamsT]):
     _: KW_ONLY
 
     session_id: str | None = None
-    """The streamable HTTP session id, or `None` where there is no such thing (stdio, in memory, 2026-07-28).
-
-    Known over connections of `connect()`, of an intercepted `Client`, and those opened inside `intercept_all()`.
-    """
+    """The streamable HTTP session id, or `None` where there is no such thing (stdio, in memory, 2026-07-28)."""
 
     protocol_version: str | None = None
     """The negotiated protocol version, or `None` before the handshake (or where it happened unseen)."""

@@ -20,12 +20,13 @@ from mcp_intercept._context import Kind, MiddlewareContext, printable
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
 from mcp_intercept._sdk import line, receiving, types
+from mcp_intercept._sdk.patches import Patches
+from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import MiddlewareError
 from mcp_intercept.methods import METHODS, Method
 
 if TYPE_CHECKING:
     from mcp_intercept._sdk import ClientSession
-    from mcp_intercept._wire import WireTap
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -99,6 +100,8 @@ class Incoming:
         self._receivers: tuple[ref[Receiver], ...] = ()
         self.in_place = False
         self.tap: WireTap | None = None
+        self._patches = Patches()
+        self._waiting_for_exit: list[Callable[[BaseException | None], None]] | None = None
         self._uninstall = receiving.install(session, self)
 
     @classmethod
@@ -142,8 +145,33 @@ class Incoming:
             )
             session = self._session()
             if not self._receivers and session is not None and session.__dict__.get(_KEY) is self:
+                self._patches.undo()
                 self._uninstall()
                 del session.__dict__[_KEY]
+
+    def know_ids(self) -> None:
+        """Have the calls of the session know their JSON-RPC ids from now on, where nobody reads along yet."""
+        with _lock:
+            session = self._session()
+            end = None if session is None or self.tap is not None else line.write_end_of(session)
+            if end is not None:
+                tap = WireTap()
+                self._patches.set(end, "_write_stream", tap.writing(end._write_stream))
+                self.tap = tap
+
+    def on_exit(self, callback: Callable[[BaseException | None], None]) -> None:
+        """Have `callback` called when the session is left, with the exception that it is left with."""
+        with _lock:
+            session = self._session()
+            if self._waiting_for_exit is None and session is not None:
+                self._waiting_for_exit = []
+                line.note_exit(session, self._left, self._patches)
+            if self._waiting_for_exit is not None:
+                self._waiting_for_exit.append(callback)
+
+    def _left(self, error: BaseException | None) -> None:
+        for callback in tuple(self._waiting_for_exit or ()):
+            callback(error)
 
     @property
     def owner(self) -> ClientSession | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from itertools import count
 from secrets import token_hex
 from time import time
@@ -19,7 +20,7 @@ from weakref import ref
 from anyio.lowlevel import RunVar
 
 from mcp_intercept._calls import RawCall
-from mcp_intercept._context import CallOptions, Kind, MiddlewareContext
+from mcp_intercept._context import CallOptions, Endpoint, Kind, MiddlewareContext
 from mcp_intercept._incoming import Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._rounds import Rounds
@@ -64,20 +65,33 @@ class _Link(Protocol):
     def found(self) -> Any: ...
 
 
-class _FoundLink:
-    """The HTTP side of a session that somebody else opened, if there is one."""
+class _Transport:
+    """The transport of a session, which anybody may have opened."""
 
     def __init__(self, session: ClientSession) -> None:
         self._session = ref(session)
+        self._reached: transports.Reached | None = None
 
     def found(self) -> Any:
+        """The HTTP side that this package listens on, if there is one."""
         session = self._session()
         return None if session is None else transports.link_of(untapped(line.write_stream_of(session)))
 
     @property
     def session_id(self) -> str | None:
-        link = self.found()
-        return None if link is None else link.session_id
+        reached = self._reached or self._look()
+        return None if reached is None else reached.session_id
+
+    @property
+    def endpoint(self) -> Endpoint:
+        reached = self._reached or self._look()
+        return Endpoint() if reached is None else reached.endpoint
+
+    def _look(self) -> transports.Reached | None:
+        session = self._session()
+        if session is not None:
+            self._reached = transports.reached_through(untapped(line.write_stream_of(session)))
+        return self._reached
 
 
 def of_wrapper(function: FunctionT) -> FunctionT:
@@ -111,6 +125,7 @@ class Interception:
         "plain",
         "rounds",
         "tokens",
+        "transport",
         "wrapper",
     )
 
@@ -131,7 +146,9 @@ class Interception:
         # The calls whose caller chose the progress token.
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
         self.incoming = Incoming.join(innermost, self)
-        self.link: _Link | None = None
+        self.transport = _Transport(innermost)
+        # What knows the session id, and finds where headers go.
+        self.link: _Link = self.transport
         # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
         self.patches: dict[str, Any] = {}
         # The session's task group, as soon as it is known: tells whether it was entered, and whether only once.
@@ -153,6 +170,13 @@ class Interception:
     def entered(self) -> bool:
         """Whether the session was ever entered, through the wrapper or the session inside."""
         return self.inner.__dict__.get("_task_group") is not None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Where the session's messages go, as far as that is known by now."""
+        endpoint = self.transport.endpoint
+        version: str | None = getattr(self.link.found(), "version", None)
+        return endpoint if version is None else replace(endpoint, protocol_version=version)
 
     def require_this_loop(self) -> None:
         """Refuse to be used from another event loop than the one the session lives in.
@@ -191,7 +215,6 @@ class Interception:
     def go_in_place(self, below: Any) -> None:
         """Become what the session itself sends through, instead of what is around it."""
         self.lead_to(below)
-        self.link = _FoundLink(self.inner)
         self.incoming.move_inside(self)
         if self.entered:
             # In somebody else's event loop, until it sends something there.
@@ -201,7 +224,6 @@ class Interception:
         self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
     ) -> MiddlewareContext[Any]:
         """The context of a message that enters the chain now."""
-        link = self.link
         return MiddlewareContext(
             next(_message_ids),
             method,
@@ -209,7 +231,7 @@ class Interception:
             self.connection_id,
             time(),
             {},
-            session_id=None if link is None else link.session_id,
+            session_id=self.link.session_id,
             protocol_version=session.__dict__.get(line.VERSION_KEY),
             kind=kind,
             options=options,
@@ -255,7 +277,7 @@ class Interception:
         """Send a request whose HTTP request is to carry `headers`."""
         if leads_to_wrapper(self.below):
             return await self.below.send_request(*arguments, _headers=headers)
-        link: Any = self.link and self.link.found()
+        link: Any = self.link.found()
         if link is not None:
             with link.sending(self.inner, headers):
                 return await self.transmit(*arguments)

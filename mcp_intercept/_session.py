@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from pydantic import BaseModel, TypeAdapter
 
 from mcp_intercept._calls import NotificationCall, RequestCall
-from mcp_intercept._context import CallOptions
+from mcp_intercept._context import CallOptions, Endpoint
 from mcp_intercept._interception import Interception, of_wrapper
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._rounds import ASKING_METHODS, QUESTIONS, is_answer
@@ -302,4 +302,29 @@ def new_connection_id() -> str:
 def attach_wire(session: CallbackClientSession, tap: WireTap, link: line.HttpLink | None = None) -> None:
     """Make a session know its wire: for JSON-RPC ids and responses, headers of single calls, and the session id."""
     session._interception.incoming.tap = tap
-    session._interception.link = link
+    session._interception.link = link or session._interception.link
+
+
+# Functions, as a subclass of ClientSession may have attributes of any name.
+
+
+def endpoint_of(session: CallbackClientSession) -> Endpoint:
+    """Where messages go, as far as that is known: the transport may not be up before the first answer."""
+    return session._interception.endpoint
+
+
+def session_id_of(session: CallbackClientSession) -> str | None:
+    """The streamable HTTP session id by now; `None` where there is no such thing."""
+    return session._interception.link.session_id
+
+
+def know_ids(session: CallbackClientSession) -> None:
+    """Have the calls of a session know their JSON-RPC ids from now on."""
+    incoming = session._interception.incoming
+    if incoming.tap is None:
+        incoming.know_ids()
+
+
+def note_exit(session: CallbackClientSession, callback: Callable[[BaseException | None], None]) -> None:
+    """Have `callback` called when a session is left, with the exception that it is left with."""
+    session._interception.incoming.on_exit(callback)

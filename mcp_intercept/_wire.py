@@ -45,7 +45,11 @@ class WireTap:
 
     def streams(self, read: Any, write: Any) -> tuple[Any, Any]:
         """The same two streams, read along."""
-        return _Reading(read, self), _Writing(write, self)
+        return _Reading(read, self), self.writing(write)
+
+    def writing(self, write: Any) -> Any:
+        """The stream that a session writes to, read along."""
+        return _Writing(write, self)
 
     @asynccontextmanager
     async def transport(self, transport: AbstractAsyncContextManager[Any]) -> AsyncGenerator[tuple[Any, Any], None]:

@@ -1,7 +1,7 @@
 """All knowledge of the two SDK lines; the only place that imports `mcp`.
 
 `line1` and `line2` offer the same names, and so do `receiving1` and `receiving2`; `line` and `receiving` are those that
-fit the installed SDK. `line1` and `receiving1` go when `mcp` 1.x does.
+fit the installed SDK. `line1` and `receiving1` go when `mcp` 1.x does; `spans2` is line 2's alone.
 """
 
 from __future__ import annotations

@@ -25,13 +25,16 @@ class HttpLinkBase:
     def __init__(self) -> None:
         self.session_id: str | None = None
         """The streamable HTTP session id, once the server has given one."""
+        self.version: str | None = None
+        """The version of HTTP that the server answered with."""
 
     async def on_request(self, request: Any) -> None:
         """Add the headers of the call that this HTTP request carries."""
         raise NotImplementedError  # the lines tell the calls apart in different ways
 
     async def on_response(self, response: Any) -> None:
-        """Note the session id."""
+        """Note the session id, and what is spoken."""
+        self.version = response.http_version.rpartition("/")[2]
         self.session_id = response.headers.get("mcp-session-id", self.session_id)
 
     def attach(self, client: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -34,6 +35,7 @@ from pydantic import RootModel
 from mcp_intercept._context import is_sdk_timeout
 from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
+from mcp_intercept._sdk.spans import being_sent_on_wire
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -74,6 +76,45 @@ def progress_token_of(holder: Any) -> str | int | None:
 def write_stream_of(session: ClientSession) -> Any:
     """What a session writes to."""
     return session._write_stream
+
+
+def write_end_of(session: ClientSession) -> Any:
+    """What holds, as its `_write_stream`, what a session writes to."""
+    return session
+
+
+def note_exit(session: ClientSession, left: Callable[[BaseException | None], None], patches: Patches) -> None:
+    """Have `left` called when a session is left, with the exception that it is left with."""
+    patches.set(session, "_exit_stack", _ExitStack(session._exit_stack, left))
+
+
+class _ExitStack:
+    """What a session closes first when it is left."""
+
+    def __init__(self, stack: Any, left: Callable[[BaseException | None], None]) -> None:
+        self._stack = stack
+        self._left = left
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stack, name)
+
+    async def aclose(self) -> None:
+        # What it is left with, only the frame of its __aexit__() knows.
+        self._left(sys._getframe(1).f_locals.get("exc_val"))
+        await self._stack.aclose()
+
+
+def meta_of(params: Any) -> Mapping[str, Any]:
+    """What else than a progress token is in the `_meta` of a message."""
+    meta = params.get("_meta") if isinstance(params, dict) else getattr(params, "meta", None)
+    return meta if isinstance(meta, dict) else getattr(meta, "model_extra", None) or {}
+
+
+def with_meta(params: Any, fields: dict[str, Any]) -> Any:
+    """A copy of `params`, a model that has one, whose `_meta` has `fields` as well."""
+    meta = params.meta
+    meta = type(params).Meta(**fields) if meta is None else meta.model_copy(update=fields)
+    return params.model_copy(update={"meta": meta})
 
 
 def frame_of(item: Any) -> Any:
@@ -146,6 +187,9 @@ def _abandon(session: ClientSession, error: BaseException, reason: str) -> None:
     if data["method"] == "initialize" or is_task or is_resumable:
         return
     params = {"requestId": sent["request_id"], "reason": reason}
+    traced = being_sent_on_wire()
+    if traced is not None:
+        params = traced.call_off(params)
     notification = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
     _write_soon(session, SessionMessage(message=JSONRPCMessage(notification)))
     _take_what_comes_late(session)
@@ -219,6 +263,10 @@ async def _write(session: ClientSession, message: SessionMessage) -> None:
             await session._write_stream.send(message)
     except Exception as error:
         logger.debug("the server is not told of an abandoned request: %r", error)
+
+
+def leave_spans_to_us() -> None:
+    """Line 1 makes none."""
 
 
 def is_client(target: object) -> bool:

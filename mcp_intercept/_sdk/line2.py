@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, cast
+from weakref import ref
 
 import httpx2
 import mcp.types as types
@@ -23,6 +25,7 @@ from mcp_intercept._context import CallOptions
 from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._sdk.seam import InterceptionSeam, TapSeam
+from mcp_intercept._sdk.spans2 import leave_spans_to_us as leave_spans_to_us
 from mcp_intercept._sdk.transports import http_streams
 
 # Where the negotiated protocol version is found in the state of a session.
@@ -62,6 +65,38 @@ def progress_token_of(holder: Any) -> str | int | None:
 def write_stream_of(session: ClientSession) -> Any:
     """What a session writes to; `None` where there is no wire."""
     return getattr(session._dispatcher, "_write_stream", None)
+
+
+def write_end_of(session: ClientSession) -> Any:
+    """What holds, as its `_write_stream`, what a session writes to; `None` where there is no wire."""
+    return None if write_stream_of(session) is None else session._dispatcher
+
+
+def note_exit(session: ClientSession, left: Callable[[BaseException | None], None], patches: Patches) -> None:
+    """Have `left` called when a session is left, with the exception that it is left with."""
+    close = type(session)._close_binding_queues
+    found = ref(session)
+
+    def close_binding_queues() -> None:
+        session = found()
+        if session is not None:
+            close(session)
+        # What it is left with, only the frame of its __aexit__() knows.
+        left(sys._getframe(1).f_locals.get("exc_val"))
+
+    patches.set(session, "_close_binding_queues", close_binding_queues)
+
+
+def meta_of(params: Any) -> Mapping[str, Any]:
+    """The `_meta` of a message."""
+    fields = cast("dict[str, Any]", params if isinstance(params, dict) else getattr(params, "__dict__", {}))
+    meta = fields.get("_meta") or fields.get("meta")
+    return cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+
+
+def with_meta(params: Any, fields: dict[str, Any]) -> Any:
+    """A copy of `params`, a model that has one, whose `_meta` has `fields` as well."""
+    return params.model_copy(update={"meta": {**(params.meta or {}), **fields}})
 
 
 def frame_of(item: Any) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import anyio
 from mcp.client.sse import sse_client
@@ -16,15 +17,18 @@ from mcp.client.streamable_http import StreamableHTTPTransport, streamable_http_
 from mcp.shared._httpx_utils import create_mcp_http_client
 from mcp.shared.memory import create_client_server_memory_streams
 
+from mcp_intercept._context import Endpoint
 from mcp_intercept._sdk.http import HttpLinkBase
 
 __all__ = [
+    "Reached",
     "StdioServerParameters",
     "http_streams",
     "in_process_server",
     "link_of",
     "memory_streams",
     "note_links",
+    "reached_through",
     "sse_streams",
     "stdio_client",
 ]
@@ -51,6 +55,56 @@ _links: dict[int, HttpLinkBase] = {}
 def link_of(write_stream: object) -> HttpLinkBase | None:
     """The HTTP side of the transport that reads `write_stream`, if it was opened while `note_links()` was in force."""
     return _links.get(id(write_stream))
+
+
+class Reached(NamedTuple):
+    """What is at the other end of the stream that a session writes to."""
+
+    endpoint: Endpoint = Endpoint()
+    http: StreamableHTTPTransport | None = None
+
+    @property
+    def session_id(self) -> str | None:
+        """The streamable HTTP session id, once the server has given one."""
+        return None if self.http is None else self.http.session_id
+
+
+def reached_through(write_stream: Any) -> Reached | None:
+    """What the messages of a session reach, whoever opened its transport; `None` while that cannot be seen.
+
+    A stream does not know who reads it, but who waits to: a task of the transport's, in a function of the SDK's.
+    """
+    state = getattr(getattr(write_stream, "_inner", write_stream), "_state", None)
+    if state is None:
+        return Reached()  # no stream of the SDK's
+    for receiver in tuple(state.waiting_receivers.values()):
+        coroutine: Any = receiver.task_info.coro
+        while (frame := getattr(coroutine, "cr_frame", None)) is not None:
+            reached = _reached_by(frame.f_globals.get("__name__"), frame.f_locals)
+            if reached is not None:
+                return reached
+            coroutine = coroutine.cr_await
+        return Reached()
+    return None
+
+
+def _reached_by(module: str | None, variables: Mapping[str, Any]) -> Reached | None:
+    if module in ("mcp.client.stdio", "mcp.client.websocket"):
+        is_pipe = module == "mcp.client.stdio"
+        return Reached(Endpoint(transport="pipe") if is_pipe else Endpoint(transport="tcp", protocol="websocket"))
+    transport = variables.get("self")
+    if isinstance(transport, StreamableHTTPTransport):
+        return Reached(_http_endpoint(transport.url), transport)
+    return Reached(_http_endpoint(variables["endpoint_url"])) if module == "mcp.client.sse" else None
+
+
+def _http_endpoint(url: str) -> Endpoint:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        return Endpoint(transport="tcp", protocol="http")
+    return Endpoint(transport="tcp", protocol="http", protocol_version="1.1", address=parts.hostname, port=port)
 
 
 def note_links(make_link: Callable[[], HttpLinkBase]) -> Callable[[], None]:

@@ -1,0 +1,608 @@
+"""`TracingMiddleware`: OpenTelemetry spans and durations of every message, as the conventions for MCP have them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextvars import ContextVar, Token
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib.metadata import version
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, propagate, trace
+from opentelemetry.context import Context
+from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, SpanKind, Status, StatusCode
+from pydantic import BaseModel
+
+from mcp_intercept._chain import Invocation, NextFunctionT, invocation_of
+from mcp_intercept._context import Endpoint, MiddlewareContext, printable
+from mcp_intercept._faults import Faults
+from mcp_intercept._middleware import Middleware
+from mcp_intercept._otel import semconv
+from mcp_intercept._otel.capture import Capture, Redactor, wanted_by_environment
+from mcp_intercept._otel.content import MIN_LENGTH
+from mcp_intercept._otel.durations import Durations
+from mcp_intercept._otel.facts import (
+    Ending,
+    Subject,
+    attributes_of,
+    description_of,
+    ending_of,
+    endpoint_attributes,
+    rewritten,
+    snapshot,
+    subject_of,
+    version_in,
+)
+from mcp_intercept._otel.json_like import is_object
+from mcp_intercept._rounds import QUESTIONS
+from mcp_intercept._sdk import line, spans, types
+from mcp_intercept._session import CallbackClientSession, endpoint_of, know_ids, note_exit, session_id_of
+from mcp_intercept.errors import InterceptError
+from mcp_intercept.methods import METHODS
+
+if TYPE_CHECKING:
+    from opentelemetry.metrics import MeterProvider
+    from opentelemetry.propagators.textmap import TextMapPropagator
+    from opentelemetry.trace import TracerProvider
+
+__all__ = ["TracingMiddleware"]
+
+_SCOPE = "mcp_intercept"
+_LISTS = frozenset({"tools/list", "prompts/list"})
+_CANCELLED = "notifications/cancelled"
+
+# Set by OpenTelemetry's own instrumentations around what is not to be traced, such as an exporter's requests.
+_SUPPRESSED = "suppress_instrumentation"
+
+# Calls that wait for answers to a server's questions, and are never continued, must not be remembered for ever.
+_MAX_OPEN_ROUNDS = 256
+
+# Of a SERVER span, the server is this process.
+_NOT_OF_SERVERS = frozenset({semconv.SERVER_ADDRESS, semconv.SERVER_PORT})
+
+# The message of a server's that passes through the chain in this context.
+_serving: ContextVar[_Operation | None] = ContextVar("mcp_intercept_serving")
+
+
+class TracingMiddleware(Middleware):
+    """Trace each message with OpenTelemetry: one span, one duration, and one trace across client and servers.
+
+    Spans are CLIENT for what is sent, requests and notifications, and SERVER for what the server asks. Names,
+    attributes, status and metrics are those of the semantic conventions for MCP (`docs/gen-ai/mcp.md` of
+    `semantic-conventions-genai`). The trace context goes out in `_meta` of requests and notifications, and comes in
+    from there. On SDK 2.x, which makes a CLIENT span of its own for each request, there is this one instead.
+
+    Where it stands in the chain decides what a span is: outside a retry it is the call, with an event for each further
+    attempt; inside, each attempt has its own. Attributes that begin with `mcp_intercept.` tell what the wire does not
+    show: short cuts, params that a middleware changed, attempts, rounds.
+
+    Metrics, in seconds, also for what is not sampled: `mcp.client.operation.duration`, `mcp.server.operation.duration`
+    (for what the server asks) and `mcp.client.session.duration`. The names of tools and prompts that no server knows
+    are `_OTHER` there.
+
+    What is said stays out of it, unless it is asked for. The status description is the message of a JSON-RPC error,
+    without what it repeats of the arguments. Without an OpenTelemetry SDK it does next to nothing. Its own faults, and
+    those of providers, processors and propagators, are logged once and never reach a call.
+
+    Args:
+        tracer_provider: Instead of the global one.
+        meter_provider: Instead of the global one.
+        propagator: Instead of the global one. One that injects nothing keeps trace ids from servers.
+        capture_content: Whether spans show the arguments and results of tools, and the variables of prompts; or the
+            names of the tools and prompts that may. By default, what the environment variable
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says: `true`, `span_only` or `span_and_event`.
+        redact: Called as `redact(attribute, value)` with content before it is shown; returns what to show of it,
+            `None` for nothing. It gets JSON-like data.
+        max_content_length: How many characters of JSON to show of each; what is longer is cut down to valid JSON.
+        error_messages: Whether the message of a JSON-RPC error is the status description, as the conventions say.
+        exclude: Methods that get neither spans nor durations, e.g. `["ping", "notifications/*"]`.
+        enrich_execute_tool: Whether to add to the `execute_tool` span of an agent framework, where the call stands in
+            one for its tool, instead of making another.
+        incoming_notifications: Whether notifications of the server get SERVER spans, too.
+        resource_uri_in_name: Whether the URI of a resource is part of the span's name.
+        resource_uri_in_metrics: Whether it is a label of durations.
+
+    Raises:
+        InterceptError: An argument is not what it should be.
+    """
+
+    def __init__(
+        self,
+        *,
+        tracer_provider: TracerProvider | None = None,
+        meter_provider: MeterProvider | None = None,
+        propagator: TextMapPropagator | None = None,
+        capture_content: bool | Iterable[str] | None = None,
+        redact: Redactor | None = None,
+        max_content_length: int = 8192,
+        error_messages: bool = True,
+        exclude: Iterable[str] = (),
+        enrich_execute_tool: bool = True,
+        incoming_notifications: bool = False,
+        resource_uri_in_name: bool = False,
+        resource_uri_in_metrics: bool = False,
+    ) -> None:
+        _check_has("tracer_provider", tracer_provider, "get_tracer", "an opentelemetry TracerProvider")
+        _check_has("meter_provider", meter_provider, "get_meter", "an opentelemetry MeterProvider")
+        _check_has("propagator", propagator, "inject", "an opentelemetry TextMapPropagator")
+        if redact is not None and not callable(redact):
+            raise InterceptError(f"redact must be a function (attribute, value), not {_kind(redact)}")
+        self.provider = tracer_provider
+        scope = (_SCOPE, version("mcp-intercept-sdk"))
+        self._tracer = trace.get_tracer(*scope, tracer_provider=tracer_provider)
+        self._durations = Durations(
+            metrics.get_meter(*scope, meter_provider=meter_provider), uris=resource_uri_in_metrics
+        )
+        self._propagator = propagator
+        self._faults = Faults(self)
+        self._capture = Capture(
+            _checked_capture(capture_content), redact, _checked_length(max_content_length), self._faults
+        )
+        self._error_messages = error_messages
+        self._is_excluded = _method_filter(exclude)
+        self._enrich = enrich_execute_tool
+        self._incoming_notifications = incoming_notifications
+        self._uri_in_name = resource_uri_in_name
+        self._connections: WeakKeyDictionary[Any, _Connection] = WeakKeyDictionary()
+        # The spans of calls that were answered with questions, by the id of the message.
+        self._asked: OrderedDict[str, SpanContext] = OrderedDict()
+        line.leave_spans_to_us()
+
+    async def on_message(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
+        """Every message but those that are not traced."""
+        operation = self._begin(context, invocation_of(call_next))
+        if operation is None:
+            return await call_next(context)
+        token = otel_context.attach(operation.context)
+        served = _serving.set(operation) if context.direction == "incoming" else None
+        try:
+            result = await call_next(context)
+        except GeneratorExit as error:
+            # The coroutine was dropped, and is closed in another context, which is not to be touched.
+            operation.end(None, error)
+            raise
+        except BaseException as error:
+            operation.end(None, error)
+            _leave(token, served)
+            raise
+        operation.end(result, None)
+        _leave(token, served)
+        return result
+
+    def _begin(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> _Operation | None:
+        try:
+            if context.direction == "incoming":
+                is_wanted = context.kind == "request" or self._incoming_notifications
+                if not is_wanted or self._is_excluded(context.method) or _is_suppressed():
+                    return None
+                serving = _serving.get(None)
+                if serving is not None and serving.covers(context, self.provider):
+                    return None
+                return self._begin_serving(context, invocation)
+            sending = spans.being_sent()
+            if isinstance(sending, _Operation) and sending.covers(context, self.provider):
+                return None  # a wrapper around this one traces the same message already
+            return self._begin_calling(context, invocation)
+        except Exception as failure:
+            self._faults.report("begin to trace a message", failure)
+            return None
+
+    def _begin_calling(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> _Operation:
+        subject = subject_of(context.method, context.params)
+        operation = _Operation(self, context, invocation, subject)
+        if self._is_excluded(context.method) or _is_suppressed():
+            return operation
+        operation.start(self._connection(context))
+        attributes = attributes_of(context, subject)
+        enclosing = trace.get_current_span()
+        if self._enrich and context.method == "tools/call" and _is_tool_span(enclosing, subject.name):
+            operation.span = enclosing
+            enclosing.set_attributes(attributes)
+        else:
+            operation.begin(self._start(SpanKind.CLIENT, subject, attributes, None, self._links(context)))
+        if operation.span.is_recording():
+            operation.remember()
+            if isinstance(context.session, CallbackClientSession):
+                know_ids(context.session)
+        return operation
+
+    def _begin_serving(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> _Operation:
+        subject = subject_of(context.method, context.params)
+        operation = _Operation(self, context, invocation, subject)
+        operation.start(self._connection(context))
+        parent = self._extract(context.params)
+        links = self._links(context)
+        ambient = trace.get_current_span().get_span_context()
+        if parent is not None and ambient.is_valid:
+            links.append(Link(ambient))
+        span = self._start(SpanKind.SERVER, subject, attributes_of(context, subject), parent, links)
+        operation.begin(span, parent)
+        if span.is_recording():
+            operation.remember()
+        return operation
+
+    def _links(self, context: MiddlewareContext[Any]) -> list[Link]:
+        asked = None if context.related is None else self._asked.get(context.related.id)
+        return [] if asked is None else [Link(asked)]
+
+    def _start(
+        self, kind: SpanKind, subject: Subject, attributes: dict[str, Any], parent: Context | None, links: list[Link]
+    ) -> Span:
+        name = self._name(attributes[semconv.METHOD_NAME], subject)
+        try:
+            return self._tracer.start_span(name, context=parent, kind=kind, attributes=attributes, links=links)
+        except Exception as failure:
+            self._faults.report("start a span", failure)
+            return INVALID_SPAN
+
+    def _name(self, method: str, subject: Subject) -> str:
+        target = subject.name or (subject.uri if self._uri_in_name else None)
+        return f"{method} {target}" if target else method
+
+    def _extract(self, params: Any) -> Context | None:
+        """The context that a message came with, if it brings a trace."""
+        carrier = {name: value for name, value in line.meta_of(params).items() if isinstance(value, str)}
+        if not carrier:
+            return None
+        try:
+            extracted = (self._propagator or propagate.get_global_textmap()).extract(carrier, Context())
+        except Exception as failure:
+            self._faults.report("extract a trace context", failure)
+            return None
+        return extracted if trace.get_current_span(extracted).get_span_context().is_valid else None
+
+    def inject(self, context: Context | None) -> dict[str, str]:
+        """What of a trace context goes into `_meta`."""
+        carrier: Any = {}  # the propagators agree on no type
+        try:
+            (self._propagator or propagate.get_global_textmap()).inject(carrier, context)
+        except Exception as failure:
+            self._faults.report("inject the trace context", failure)
+        return dict(carrier)
+
+    # What follows is for operations.
+
+    def finish(self, operation: _Operation, seconds: float, result: Any, error: BaseException | None) -> None:
+        """End a span, and record how long it took, in seconds."""
+        context, span = operation.message, operation.span
+        served = context.direction == "incoming"
+        ending = ending_of(result, error, served=served)
+        connection = operation.connection
+        labels = connection.labels(version_in(context.method, result) or context.protocol_version)
+        if served:
+            labels = {name: value for name, value in labels.items() if name not in _NOT_OF_SERVERS}
+        if context.method in _LISTS and error is None and not served:
+            self.guard("learn names from a list", self._learn, connection, context.method, result)
+        if span.is_recording():
+            self.guard("describe a message", self._describe, operation, result, ending, labels)
+        if ending.error_type == "connection_closed":
+            connection.failed = ending.error_type
+        self.guard(
+            "record a duration",
+            self._durations.record_operation,
+            seconds,
+            context.method,
+            operation.subject,
+            ending,
+            labels,
+            served=served,
+            has_listed=operation.subject.attribute in connection.has_listed,
+        )
+        if operation.is_own:
+            self.guard("end a span", span.end)
+
+    def _learn(self, connection: _Connection, method: str, result: Any) -> None:
+        self._durations.learn(method, result)
+        # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
+        if getattr(result, "next_cursor", None) is None and getattr(result, "nextCursor", None) is None:
+            connection.has_listed.add(semconv.TOOL_NAME if method == "tools/list" else semconv.PROMPT_NAME)
+
+    def note_notification(self, operation: _Operation, params: dict[str, Any]) -> dict[str, Any]:
+        """Trace a notification that is not sent through a session."""
+        if self._is_excluded(_CANCELLED):
+            return params
+        context = operation.message
+        subject = Subject()
+        attributes = {**attributes_of(context, subject), semconv.METHOD_NAME: _CANCELLED}
+        attributes.pop(semconv.OPERATION_NAME, None)
+        known = self._connection(context).labels(context.protocol_version)
+        span = self._start(SpanKind.CLIENT, subject, attributes, operation.context, [])
+        span.set_attributes(known)
+        carrier = self.inject(trace.set_span_in_context(span, operation.context))
+        self._durations.record_operation(0.0, _CANCELLED, subject, Ending(), known, served=False, has_listed=False)
+        span.end()
+        return {**params, "_meta": {**params.get("_meta", {}), **carrier}} if carrier else params
+
+    def guard(self, aim: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Call `function`; if it raises, log that once, and return `None`."""
+        try:
+            return function(*args, **options)
+        except Exception as failure:
+            self._faults.report(aim, failure)
+            return None
+
+    def _connection(self, context: MiddlewareContext[Any]) -> _Connection:
+        session = context.session
+        if not isinstance(session, CallbackClientSession):
+            return _Connection(None)
+        connection = self._connections.get(session)
+        if connection is None:
+            connection = self._connections[session] = _Connection(session)
+            note_exit(session, lambda error: self.guard("record a session", self._end_session, connection, error))
+        return connection
+
+    def _end_session(self, connection: _Connection, error: BaseException | None) -> None:
+        ending = ending_of(None, error, served=False)
+        seconds = perf_counter() - connection.started
+        self._durations.record_session(seconds, ending.error_type or connection.failed, connection.labels(None))
+
+    def _describe(
+        self,
+        operation: _Operation,
+        result: Any,
+        ending: Ending,
+        known: dict[str, Any],
+    ) -> None:
+        context, span = operation.message, operation.span
+        invocation = operation.invocation
+        sent = context if invocation is None else invocation.context
+        attributes = dict(known)
+        subject = subject_of(context.method, sent.params)
+        if subject != operation.subject:
+            operation.subject = subject  # a middleware addressed it to another
+            attributes.update(attributes_of(sent, subject))
+            if operation.is_own:
+                span.update_name(self._name(attributes[semconv.METHOD_NAME], subject))
+        request_id = sent.jsonrpc_id if sent.jsonrpc_id is not None else context.jsonrpc_id
+        if request_id is not None and context.kind == "request":
+            attributes[semconv.REQUEST_ID] = str(request_id)
+        if context.session_id is None and isinstance(context.session, CallbackClientSession):
+            session_id = session_id_of(context.session)  # the answer to the handshake brings it
+            if session_id is not None:
+                attributes[semconv.SESSION_ID] = printable(session_id)
+        if ending.error_type is not None:
+            attributes[semconv.ERROR_TYPE] = ending.error_type
+        if ending.status_code is not None:
+            attributes[semconv.STATUS_CODE] = ending.status_code
+        if context.round > 1:
+            attributes[semconv.ROUND] = context.round
+        if invocation is not None:
+            attributes.update(operation.passage(invocation))
+        span.set_attributes(attributes)
+        if result.__class__ is QUESTIONS:
+            self._note_questions(operation, result)
+        captured = context.direction == "outgoing" and self._capture.wants(subject.name)
+        if captured:
+            self._capture.show_call(span, context.method, sent.params, None if ending.error_type else result)
+        if ending.error_type is not None:
+            text = description_of(ending, sent.params) if self._error_messages else None
+            if captured and ending.error_type == semconv.TOOL_ERROR:
+                text = self._capture.tool_error(result)
+            span.set_status(Status(StatusCode.ERROR, text))
+
+    def _note_questions(self, operation: _Operation, result: Any) -> None:
+        span = operation.span
+        span.add_event(semconv.INPUT_REQUIRED, {semconv.QUESTIONS: len(result.input_requests or ())})
+        self._asked[operation.message.id] = span.get_span_context()
+        while len(self._asked) > _MAX_OPEN_ROUNDS:
+            self._asked.popitem(last=False)
+
+
+class _Operation:
+    """A message while it is traced. What the SDK's code asks of it, see `spans.Traced`."""
+
+    __slots__ = (
+        "_before",
+        "_carrier",
+        "_first_attempt",
+        "_outer",
+        "_sent",
+        "connection",
+        "context",
+        "invocation",
+        "is_own",
+        "message",
+        "method",
+        "span",
+        "started",
+        "subject",
+        "tracing",
+    )
+
+    def __init__(
+        self,
+        tracing: TracingMiddleware,
+        message: MiddlewareContext[Any],
+        invocation: Invocation | None,
+        subject: Subject,
+    ) -> None:
+        self.tracing = tracing
+        self.message = message
+        self.method = message.method
+        self.invocation = invocation
+        self.subject = subject
+        # What has no start is not traced.
+        self.started: float | None = None
+        self.connection = _Connection(None)
+        self.span: Span = INVALID_SPAN
+        self.context = otel_context.get_current()
+        self.is_own = False
+        self._carrier: dict[str, str] = {}
+        self._sent: Any = message.params
+        self._before: dict[str, Any] | None = None
+        self._first_attempt = 0
+        # The same message may be traced twice in one chain, outside and inside of a retry.
+        self._outer: Any = None
+        if invocation is not None:
+            self._outer, invocation.traced = invocation.traced, self
+
+    def start(self, connection: _Connection) -> None:
+        """Its time begins."""
+        self.started = perf_counter()
+        self.connection = connection
+
+    def begin(self, span: Span, context: Context | None = None) -> None:
+        """It has a span of its own, in `context`, else in the current one."""
+        self.span = span
+        self.is_own = True
+        if span is not INVALID_SPAN:
+            self.context = trace.set_span_in_context(span, context)
+
+    def remember(self) -> None:
+        """Remember what will tell how the message passed through the chain."""
+        self._before = snapshot(self.message.params)
+        self._first_attempt = 0 if self.invocation is None else self.invocation.attempts
+
+    def covers(self, context: MiddlewareContext[Any], provider: TracerProvider | None) -> bool:
+        """Whether `context` is of the same message, as a wrapper further in has it."""
+        return (
+            self.method == context.method
+            and self._sent is context.params
+            and (self.tracing.provider or trace.get_tracer_provider()) is (provider or trace.get_tracer_provider())
+        )
+
+    def end(self, result: Any, error: BaseException | None) -> None:
+        """The message has left this part of the chain."""
+        if self.invocation is not None:
+            self.invocation.traced = self._outer
+        if self.started is not None:
+            seconds = perf_counter() - self.started
+            self.tracing.guard("end to trace a message", self.tracing.finish, self, seconds, result, error)
+
+    def passage(self, invocation: Invocation) -> dict[str, Any]:
+        """What happened between here and the wire."""
+        attributes: dict[str, Any] = {}
+        sent = invocation.attempts - self._first_attempt
+        if sent > 1:
+            attributes[semconv.ATTEMPTS] = sent
+        elif sent == 0:
+            attributes[semconv.SHORT_CUT] = True
+        elif invocation.attempts > 1:
+            attributes[semconv.ATTEMPT] = invocation.attempts
+        if sent and self._before is not None:
+            changed = rewritten(self._before, snapshot(invocation.context.params))
+            if changed:
+                attributes[semconv.REWRITTEN] = changed
+        return attributes
+
+    def outgoing(self, params: Any) -> Any:
+        """The params with the trace context; called each time the message is sent."""
+        sent: Any = self.tracing.guard("add the trace context", self._outgoing, params)
+        self._sent = params if sent is None else sent
+        return self._sent
+
+    def _outgoing(self, params: Any) -> Any:
+        invocation = self.invocation
+        if invocation is not None and invocation.attempts - self._first_attempt > 1 and self.span.is_recording():
+            self.span.add_event(semconv.RETRY, {semconv.ATTEMPT: invocation.attempts})
+        self._carrier = self.tracing.inject(self.context)
+        return _with_meta(self.method, params, self._carrier) if self._carrier else params
+
+    def inject(self, carrier: dict[str, Any]) -> None:
+        """The SDK is about to send the message, with `carrier` as `_meta`."""
+        carrier.update(self._carrier)
+
+    def call_off(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The server is told to forget the message."""
+        noted = self.tracing.guard("trace a notification", self.tracing.note_notification, self, params)
+        return params if noted is None else noted
+
+
+class _Connection:
+    """What is known of a session that is traced."""
+
+    def __init__(self, session: CallbackClientSession | None) -> None:
+        self._session = (lambda: None) if session is None else ref(session)
+        self._endpoint: Endpoint | None = None
+        self._where: dict[str, Any] = {}
+        self._version: str | None = None
+        self.started = perf_counter()
+        self.has_listed: set[str | None] = set()
+        self.failed: str | None = None
+
+    def labels(self, protocol_version: str | None) -> dict[str, Any]:
+        """The attributes that all messages of the session have, as far as they are known."""
+        session = self._session()
+        endpoint = None if session is None else endpoint_of(session)
+        if endpoint is not None and endpoint is not self._endpoint:
+            self._endpoint = endpoint
+            self._where = endpoint_attributes(endpoint)
+        self._version = protocol_version or self._version
+        return self._where if self._version is None else {**self._where, semconv.PROTOCOL_VERSION: self._version}
+
+
+def _leave(token: Token[Context], served: Token[_Operation | None] | None) -> None:
+    otel_context.detach(token)
+    if served is not None:
+        _serving.reset(served)
+
+
+def _is_suppressed() -> bool:
+    return bool(otel_context.get_value(_SUPPRESSED))
+
+
+def _is_tool_span(span: Span, tool: str | None) -> bool:
+    """Whether a span of somebody else's is the execution of this tool, and of no other call yet."""
+    attributes = getattr(span, "attributes", None)
+    if not attributes or attributes.get(semconv.OPERATION_NAME) != semconv.EXECUTE_TOOL or not span.is_recording():
+        return False
+    return attributes.get(semconv.TOOL_NAME) in (None, tool) and semconv.METHOD_NAME not in attributes
+
+
+def _with_meta(method: str, params: Any, fields: dict[str, str]) -> Any:
+    """`params` with `fields` in their `_meta`; themselves where they have none."""
+    if params is None:
+        row = METHODS.get(method)
+        model = None if row is None else getattr(types, row.params, None)
+        return None if model is None else model.model_validate({"_meta": fields})
+    if is_object(params):
+        meta: Any = params.get("_meta") or {}
+        return {**params, "_meta": {**meta, **fields}}
+    has_meta = isinstance(params, BaseModel) and "meta" in type(params).model_fields
+    return line.with_meta(params, fields) if has_meta else params
+
+
+def _checked_capture(capture_content: Any) -> bool | frozenset[str]:
+    if capture_content is None:
+        return wanted_by_environment()
+    if isinstance(capture_content, bool):
+        return capture_content
+    return _checked_texts("capture_content", capture_content, "True, False, or names of tools and prompts")
+
+
+def _method_filter(exclude: Any) -> Callable[[str], bool]:
+    patterns = _checked_texts("exclude", exclude, 'methods, such as ["ping", "notifications/*"]')
+
+    @lru_cache(256)  # the names of methods may come from outside, so that not all are remembered
+    def is_excluded(method: str) -> bool:
+        return any(fnmatchcase(method, pattern) for pattern in patterns)
+
+    return is_excluded
+
+
+def _checked_texts(name: str, values: Any, wanted: str) -> frozenset[str]:
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
+        texts: list[Any] = [*values]
+        if all(isinstance(text, str) for text in texts):
+            return frozenset(texts)
+    raise InterceptError(f"{name} must be {wanted}, not {values!r}")
+
+
+def _checked_length(length: Any) -> int:
+    if isinstance(length, int) and not isinstance(length, bool) and length >= MIN_LENGTH:
+        return length
+    raise InterceptError(f"max_content_length must be a number of characters, at least {MIN_LENGTH}, not {length!r}")
+
+
+def _check_has(name: str, value: object, method: str, wanted: str) -> None:
+    if value is not None and not callable(getattr(value, method, None)):
+        raise InterceptError(f"{name} must be {wanted}, not {_kind(value)}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"an object of type {type(value).__name__}"
