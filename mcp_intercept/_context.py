@@ -56,6 +56,25 @@ def is_sdk_timeout(error: BaseException) -> bool:
     return raised is not None and caught.__traceback__ is not None and raised.tb_frame is caught.__traceback__.tb_frame
 
 
+def outcome_of(result: Any, error: BaseException | None) -> Outcome:
+    """How a message ended, see `MCPResponseContext.outcome`."""
+    if error is None:
+        # Not getattr(): pydantic takes its time to say that a model has no such field. Line 1 of the SDK spells it as
+        # the wire does, line 2 as Python does.
+        fields: dict[str, Any] = getattr(result, "__dict__", _NO_FIELDS)
+        failed = fields.get("is_error") is True or fields.get("isError") is True
+        return "tool_error" if failed or _says_error(getattr(result, "__pydantic_extra__", None)) else "ok"
+    if not isinstance(error, Exception):
+        return "cancelled"
+    return "timeout" if isinstance(error, TimeoutError) or is_sdk_timeout(error) else "error"
+
+
+def _says_error(extra: dict[str, Any] | None) -> bool:
+    return bool(extra) and (extra.get("is_error") is True or extra.get("isError") is True)
+
+
+_NO_FIELDS: dict[str, Any] = {}
+
 # Where there is none; typed as if there always were, as there is in every middleware.
 _NO_SESSION: Any = None
 
@@ -228,17 +247,7 @@ class MCPResponseContext:
         - `"cancelled"`: the caller gave up; the error is no `Exception` (cancellation, Ctrl-C).
         - `"error"`: anything else that was raised, a JSON-RPC error of the server included.
         """
-        error = self.error
-        if error is None:
-            # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
-            result = self.result
-            failed = getattr(result, "is_error", None)
-            if failed is None:
-                failed = getattr(result, "isError", None)
-            return "tool_error" if failed is True else "ok"
-        if not isinstance(error, Exception):
-            return "cancelled"
-        return "timeout" if isinstance(error, TimeoutError) or is_sdk_timeout(error) else "error"
+        return outcome_of(self.result, self.error)
 
     def __repr__(self) -> str:
         return f"<MCPResponseContext {self.outcome} request_id={self.request_id!r} duration={self.duration:.6f}>"

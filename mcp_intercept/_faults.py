@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from threading import RLock
 from traceback import extract_tb
 
 from mcp_intercept._context import printable
@@ -23,6 +24,8 @@ class Faults:
     def __init__(self, observer: object) -> None:
         self._name = type(observer).__name__
         self._reported: set[str] = set()
+        # Reentrant, as the collector may close a call that somebody dropped, at any line.
+        self._lock = RLock()
 
     def report(self, aim: str, failure: Exception, *, text: bool = True) -> None:
         """Log that the observer failed to do what `aim` says; never raises.
@@ -32,9 +35,10 @@ class Faults:
             failure: What was raised.
             text: Whether the text of `failure` may be shown: it may repeat what a message says.
         """
-        if aim in self._reported:
-            return
-        self._reported.add(aim)
+        with self._lock:
+            if aim in self._reported:
+                return
+            self._reported.add(aim)
         # The handler that failed may be that of this logger, too.
         with suppress(Exception):
             where = extract_tb(failure.__traceback__)[-1]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from mcp_intercept._context import Endpoint, MCPResponseContext, MiddlewareContext, printable
+from mcp_intercept._context import Endpoint, MiddlewareContext, outcome_of, printable
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.json_like import is_array, is_object
 from mcp_intercept.methods import METHODS
@@ -84,15 +84,6 @@ def endpoint_attributes(endpoint: Endpoint) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if value is not None}
 
 
-def version_in(method: str, result: Any) -> str | None:
-    """The protocol version that a handshake ended in."""
-    if method != "initialize":
-        return None
-    # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
-    version = getattr(result, "protocol_version", None) or getattr(result, "protocolVersion", None)
-    return str(version) if version is not None else None
-
-
 class Ending(NamedTuple):
     """How a message ended, if not well."""
 
@@ -109,7 +100,7 @@ def ending_of(result: Any, error: BaseException | None, *, served: bool) -> Endi
         error: What was raised, if anything was.
         served: Whether it was us who were asked; then not every code is an error.
     """
-    outcome = MCPResponseContext.create("", result, error).outcome
+    outcome = outcome_of(result, error)
     if outcome == "ok":
         return Ending()
     if outcome in ("tool_error", "timeout", "cancelled"):

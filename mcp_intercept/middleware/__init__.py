@@ -13,12 +13,16 @@ from mcp_intercept.errors import MissingExtraError
 # The class, the module of this package that has it, and the extra which brings what that module imports.
 _BUILT_INS: dict[str, tuple[str, str | None]] = {
     "LoggingMiddleware": ("logging", None),
+    "MetricsMiddleware": ("metrics", None),
+    "TracingMiddleware": ("tracing", None),
 }
 
 __all__ = [*_BUILT_INS]  # pyright: ignore[reportUnsupportedDunderAll] - the aliases below tell it what is exported
 
 if TYPE_CHECKING:
     from mcp_intercept.middleware.logging import LoggingMiddleware as LoggingMiddleware
+    from mcp_intercept.middleware.metrics import MetricsMiddleware as MetricsMiddleware
+    from mcp_intercept.middleware.tracing import TracingMiddleware as TracingMiddleware
 else:
     # Hidden from type checkers, which would take any name for an attribute.
     def __getattr__(name: str) -> Any:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from time import perf_counter
-from traceback import extract_tb
 from typing import Any, cast, get_args
 
 from pydantic import TypeAdapter
 
 from mcp_intercept._chain import NextFunctionT
 from mcp_intercept._context import MCPResponseContext, MiddlewareContext, Outcome
+from mcp_intercept._faults import Faults
 from mcp_intercept._middleware import Middleware
 from mcp_intercept.errors import InterceptError
 
 __all__ = ["LoggingMiddleware"]
-
-_package_logger = logging.getLogger("mcp_intercept")
 
 _DEFAULT_LEVELS: Mapping[Outcome, int | None] = {
     "ok": logging.INFO,
@@ -88,7 +85,7 @@ class LoggingMiddleware(Middleware):
         self._payloads = payloads
         self._error_text = error_text
         self._max_length = _checked_length(max_length)
-        self._reported: set[str] = set()
+        self._faults = Faults(self)
 
     async def on_message(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
         """Every message, whatever its kind and direction."""
@@ -107,7 +104,7 @@ class LoggingMiddleware(Middleware):
         try:
             return self._logger.isEnabledFor(self._highest_level)
         except Exception as failure:
-            self._report("ask the logger for its level", failure)
+            self._faults.report("ask the logger for its level", failure)
             return False
 
     def _observe(
@@ -120,7 +117,7 @@ class LoggingMiddleware(Middleware):
             if level is not None and self._logger.isEnabledFor(level):
                 self._log(level, outcome, context, response)
         except Exception as failure:
-            self._report("log a message", failure)
+            self._faults.report("log a message", failure)
 
     def _log(self, level: int, outcome: Outcome, context: MiddlewareContext[Any], response: MCPResponseContext) -> None:
         facts = {**_facts(context, response.error), "mcp_outcome": outcome, "mcp_duration": response.duration}
@@ -162,7 +159,7 @@ class LoggingMiddleware(Middleware):
                 value, by_alias=True, exclude_none=not received, exclude_unset=received, warnings=False
             )
         except Exception as failure:
-            self._report("serialise a message", failure, text=self._error_text)
+            self._faults.report("serialise a message", failure, text=self._error_text)
             return None
 
     def _shown(self, text: str | bytes | None) -> str | None:
@@ -170,26 +167,6 @@ class LoggingMiddleware(Middleware):
             # No more than is shown: one character takes up to four bytes.
             text = text[: 4 * self._max_length + 4].decode(errors="ignore")
         return None if text is None else _printable(text, self._max_length)
-
-    def _report(self, aim: str, failure: Exception, *, text: bool = True) -> None:
-        """Log to the package's own logger, once for each aim, that this middleware failed.
-
-        Not as a traceback, which would show the exception that the call itself ended with.
-        """
-        if aim in self._reported:
-            return
-        self._reported.add(aim)
-        # The handler that failed may be that of this logger, too.
-        with suppress(Exception):
-            where = extract_tb(failure.__traceback__)[-1]
-            _package_logger.error(
-                "LoggingMiddleware failed to %s: %s at %s:%s; "
-                "the message is not affected, and further failures are not logged",
-                aim,
-                _name(f"{type(failure).__name__}({failure})" if text else type(failure).__name__),
-                where.filename,
-                where.lineno,
-            )
 
 
 def _facts(context: MiddlewareContext[Any], error: BaseException | None) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""What `MetricsMiddleware` counts with, and what it shows."""
