@@ -5,9 +5,9 @@ Above: the state behind a wrapper, which makes these. Below: the chain.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -20,6 +20,22 @@ from mcp_intercept.errors import MiddlewareError
 
 if TYPE_CHECKING:
     from mcp_intercept._interception import Interception
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+
+def of_wrapper(function: FunctionT) -> FunctionT:
+    """Mark a `send_request` that is, or leads to, that of a wrapper, which then sees to what the SDK forgets.
+
+    It takes the headers of the call as `_headers`, which that of the SDK does not.
+    """
+    function.of_wrapper = True  # type: ignore[attr-defined]  # how functions are marked in Python
+    return function
+
+
+def leads_to_wrapper(below: Any) -> bool:
+    """Whether what is sent to `below` passes another wrapper."""
+    return getattr(below.send_request, "of_wrapper", False)
 
 
 class _Call(Invocation):
@@ -36,7 +52,8 @@ class _Call(Invocation):
         self.method = context.method
         self.result = NOTHING
         self.jsonrpc_response = None
-        self.traced = None
+        # What a wrapper further out traces, is traced.
+        self.traced = spans.take(interception.inner.__dict__)
         self.interception = interception
         self.message = message
         self.params = context.params
@@ -56,20 +73,32 @@ class _Call(Invocation):
 
     def traced_message(self, message: Any, params: Any) -> Any:
         """The message with the trace context of whoever traces it, which no middleware sees in its params."""
-        sent = self.traced.outgoing(params)
+        if self.goes_to_wrapper:
+            return message
+        injected = self.entry.kind == "request" and line.injects(self.interception.inner)
+        sent = self.traced.outgoing(params, injected=injected)
         return message if sent is params else line.with_params(message, sent)
 
-    @property
-    def is_on_wire(self) -> bool:
-        """Whether there is a wire, and not only a server in this process."""
-        return line.write_end_of(self.interception.inner) is not None
-
     def watched(self, sending: Awaitable[Any]) -> Awaitable[Any]:
-        """The sending of a request, with all that has to know of it."""
+        """The sending of a message, with all that has to know of it."""
         if self.traced is not None:
-            sending = spans.send(self.traced, sending, on_wire=self.is_on_wire)
-        tap = self.interception.incoming.tap
-        return sending if tap is None else tap.send(self, sending)
+            inner = self.interception.inner
+            if self.goes_to_wrapper:
+                sending = spans.send(self.traced, sending, to=inner.__dict__, on_wire=False)
+            else:
+                end = line.write_end_of(inner)
+                sending = spans.send(self.traced, sending, to=end, on_wire=end is not None)
+        return sending
+
+    @property
+    def goes_to_wrapper(self) -> bool:
+        """Whether a wrapper further in takes it; then that sees to what is due at the end."""
+        return leads_to_wrapper(self.interception.below)
+
+    def issued(self, request_id: str | int) -> None:
+        link = None if self.traced is None else self.interception.link.found()
+        if link is not None:
+            link.trace(request_id, self.traced)
 
     def admit(self, value: Any) -> Any:
         return admit_result(self.result_type, value)
@@ -142,7 +171,9 @@ class RequestCall(_Call):
             sending = interception.transmit(*arguments)
         if token is not None:
             sending = self._reporting(token, sending)
-        return self.watched(sending)
+        sending = self.watched(sending)
+        tap = interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
 
     async def _reporting(self, token: str | int, sending: Awaitable[Any]) -> Any:
         """Send a request with a progress token that the caller chose."""
@@ -171,11 +202,12 @@ class NotificationCall(_Call):
 
     async def send(self, context: MiddlewareContext[Any]) -> None:
         args, kwargs = self._arguments
-        notification = self.message_with(context.params)
-        if self.traced is not None:
-            notification = self.traced_message(notification, context.params)
-        sending: Awaitable[Any] = self.interception.below.send_notification(notification, *args, **kwargs)
-        await (sending if self.traced is None else spans.send(self.traced, sending, on_wire=self.is_on_wire))
+        message = self.message_with(context.params)
+        if self.traced is None:
+            await self.interception.below.send_notification(message, *args, **kwargs)
+        else:
+            message = self.traced_message(message, context.params)
+            await self.watched(self.interception.below.send_notification(message, *args, **kwargs))
 
     def admit(self, value: Any) -> None:
         if value is not None:
@@ -203,7 +235,9 @@ class RawCall(_Call):
         if self.traced is not None:
             request = self.traced_message(request, context.params)
         sending: Awaitable[Any] = self._send(request, options)
-        return self.watched(sending)
+        sending = self.watched(sending)
+        tap = self.interception.incoming.tap
+        return sending if tap is None else tap.send(self, sending)
 
 
 def _wrong_option(name: str, said: str, way_out: str, method: str) -> MiddlewareError:

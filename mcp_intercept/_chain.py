@@ -96,6 +96,9 @@ class Invocation:
         """
         raise NotImplementedError  # the chain knows no results
 
+    def issued(self, request_id: str | int) -> None:
+        """Take note that it is being written to the wire, with this JSON-RPC id."""
+
     def end(self) -> None:
         """Mark the message as gone, so that a kept `call_next` is refused from now on."""
         self.attempts = _ENDED

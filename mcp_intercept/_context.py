@@ -70,7 +70,7 @@ def outcome_of(result: Any, error: BaseException | None) -> Outcome:
 
 
 def _says_error(extra: dict[str, Any] | None) -> bool:
-    return bool(extra) and (extra.get("is_error") is True or extra.get("isError") is True)
+    return extra is not None and (extra.get("is_error") is True or extra.get("isError") is True)
 
 
 _NO_FIELDS: dict[str, Any] = {}

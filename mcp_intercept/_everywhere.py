@@ -18,9 +18,9 @@ from threading import RLock
 from typing import Any, TypeVar, cast
 from weakref import WeakSet
 
+from mcp_intercept._calls import of_wrapper
 from mcp_intercept._chain import AnyMiddleware, describe
 from mcp_intercept._intercept import intercept, manager_of
-from mcp_intercept._interception import of_wrapper
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._sdk.patches import Patches

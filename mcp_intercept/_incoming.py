@@ -19,7 +19,7 @@ from mcp_intercept._chain import Invocation, Step
 from mcp_intercept._context import Kind, MiddlewareContext, printable
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._results import admit_result
-from mcp_intercept._sdk import line, receiving, types
+from mcp_intercept._sdk import line, receiving, spans, types
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import MiddlewareError
@@ -101,7 +101,7 @@ class Incoming:
         self.in_place = False
         self.tap: WireTap | None = None
         self._patches = Patches()
-        self._waiting_for_exit: list[Callable[[BaseException | None], None]] | None = None
+        self._exit_callbacks: tuple[Callable[[BaseException | None], None], ...] = ()
         self._uninstall = receiving.install(session, self)
 
     @classmethod
@@ -163,14 +163,12 @@ class Incoming:
         """Have `callback` called when the session is left, with the exception that it is left with."""
         with _lock:
             session = self._session()
-            if self._waiting_for_exit is None and session is not None:
-                self._waiting_for_exit = []
-                line.note_exit(session, self._left, self._patches)
-            if self._waiting_for_exit is not None:
-                self._waiting_for_exit.append(callback)
+            if session is not None and not self._exit_callbacks:
+                line.note_exit(session, self._leave, self._patches)
+            self._exit_callbacks = (*self._exit_callbacks, callback)
 
-    def _left(self, error: BaseException | None) -> None:
-        for callback in tuple(self._waiting_for_exit or ()):
+    def _leave(self, error: BaseException | None) -> None:
+        for callback in self._exit_callbacks:
             callback(error)
 
     @property
@@ -296,13 +294,14 @@ class Incoming:
         self, kind: Kind, method: str, params: Any, deliver: Deliver, jsonrpc_id: str | int | None, origin: object
     ) -> Any:
         step = deliver
+        message = object()
         for reference in reversed(self._receivers):
             receiver = reference()
             if receiver is None:
                 continue
             chain = _chain_of(receiver.manager, kind, method)
             if chain or receiver.manager.watchers:
-                step = partial(_receive, receiver, chain, kind, method, step, jsonrpc_id, origin)
+                step = partial(_receive, receiver, chain, kind, method, step, jsonrpc_id, origin, message)
         return await step(params)
 
 
@@ -314,21 +313,25 @@ async def _receive(
     deliver: Deliver,
     jsonrpc_id: str | int | None,
     origin: object,
+    message: object,
     params: Any,
 ) -> Any:
     if receiver.wrapper() is None:
         return await deliver(params)  # it went while a wrapper further out had the message
     context = receiver.context_of_incoming(method, params, kind, jsonrpc_id, origin)
-    return await receiver.manager.run(chain, _IncomingCall(context, deliver), context)
+    return await receiver.manager.run(chain, _IncomingCall(context, deliver, message), context)
 
 
 class _IncomingCall(Invocation):
     """A message of the server's: delivered to the SDK, and what may answer it."""
 
-    __slots__ = ("_deliver", "_params")
+    __slots__ = ("_deliver", "_message", "_params")
 
-    def __init__(self, context: MiddlewareContext[Any], deliver: Deliver) -> None:
+    def __init__(self, context: MiddlewareContext[Any], deliver: Deliver, message: object) -> None:
         super().__init__(context)
+        # What a wrapper further out traces, is traced.
+        self.traced = spans.take(message)
+        self._message = message
         self._deliver = deliver
         self._params = context.params
 
@@ -345,7 +348,9 @@ class _IncomingCall(Invocation):
                     f"incoming {_shown(self.method)}; assign {names}",
                     method=self.method,
                 )
-        return await self._deliver(params)
+        if self.traced is None:
+            return await self._deliver(params)
+        return await spans.send(self.traced, self._deliver(params), to=self._message, on_wire=False)
 
     def admit(self, value: Any) -> Any:
         if self.entry.kind == "notification":

@@ -9,17 +9,17 @@ Above: `CallbackClientSession`. Below: the chain, and what stands inside: the SD
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import replace
 from itertools import count
 from secrets import token_hex
 from time import time
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 from anyio.lowlevel import RunVar
 
-from mcp_intercept._calls import RawCall
+from mcp_intercept._calls import RawCall, leads_to_wrapper
 from mcp_intercept._context import CallOptions, Endpoint, Kind, MiddlewareContext
 from mcp_intercept._incoming import Incoming, Reported
 from mcp_intercept._manager import MiddlewareManager
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from mcp_intercept._session import CallbackClientSession
 
 logger = logging.getLogger("mcp_intercept")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 # Each call takes one: made without a frame of Python, and without formatting.
 _message_ids = map(f"{token_hex(4)}-".__add__, map(str, count(1)))
@@ -56,8 +54,14 @@ def _this_loop() -> object | None:
 _UNKNOWN = object()
 
 
+_UNKNOWN_ENDPOINT = Endpoint()
+
+
 class _Link(Protocol):
     """The HTTP side of a connection, or what finds it."""
+
+    @property
+    def has_session_id(self) -> bool: ...
 
     @property
     def session_id(self) -> str | None: ...
@@ -71,6 +75,8 @@ class _Transport:
     def __init__(self, session: ClientSession) -> None:
         self._session = ref(session)
         self._reached: transports.Reached | None = None
+        # Unless it is known to have none.
+        self.has_session_id = True
 
     def found(self) -> Any:
         """The HTTP side that this package listens on, if there is one."""
@@ -85,27 +91,14 @@ class _Transport:
     @property
     def endpoint(self) -> Endpoint:
         reached = self._reached or self._look()
-        return Endpoint() if reached is None else reached.endpoint
+        return _UNKNOWN_ENDPOINT if reached is None else reached.endpoint
 
     def _look(self) -> transports.Reached | None:
         session = self._session()
         if session is not None:
             self._reached = transports.reached_through(untapped(line.write_stream_of(session)))
+            self.has_session_id = self._reached is None or self._reached.http is not None
         return self._reached
-
-
-def of_wrapper(function: FunctionT) -> FunctionT:
-    """Mark a `send_request` that is, or leads to, that of a wrapper, which then sees to what the SDK forgets.
-
-    It takes the headers of the call as `_headers`, which that of the SDK does not.
-    """
-    function.of_wrapper = True  # type: ignore[attr-defined]  # how functions are marked in Python
-    return function
-
-
-def leads_to_wrapper(below: Any) -> bool:
-    """Whether what is sent to `below` passes another wrapper."""
-    return getattr(below.send_request, "of_wrapper", False)
 
 
 class Interception:
@@ -113,6 +106,7 @@ class Interception:
 
     __slots__ = (
         "__weakref__",
+        "answered",
         "below",
         "connection_id",
         "group",
@@ -147,6 +141,8 @@ class Interception:
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
         self.incoming = Incoming.join(innermost, self)
         self.transport = _Transport(innermost)
+        # What is known of the transport, and the same with what the server answered over HTTP.
+        self.answered: tuple[Endpoint, Endpoint] | None = None
         # What knows the session id, and finds where headers go.
         self.link: _Link = self.transport
         # Attributes that were set on the wrapper and are not to be shared, see _Unhidden.
@@ -173,10 +169,14 @@ class Interception:
 
     @property
     def endpoint(self) -> Endpoint:
-        """Where the session's messages go, as far as that is known by now."""
+        """Where the session's messages go, as far as that is known by now; the same object as long as that is so."""
         endpoint = self.transport.endpoint
         version: str | None = getattr(self.link.found(), "version", None)
-        return endpoint if version is None else replace(endpoint, protocol_version=version)
+        if version is None:
+            return endpoint
+        if self.answered is None or self.answered[0] is not endpoint or self.answered[1].protocol_version != version:
+            self.answered = endpoint, replace(endpoint, protocol_version=version)
+        return self.answered[1]
 
     def require_this_loop(self) -> None:
         """Refuse to be used from another event loop than the one the session lives in.
@@ -224,6 +224,7 @@ class Interception:
         self, session: ClientSession, method: str, params: Any, kind: Kind, options: CallOptions
     ) -> MiddlewareContext[Any]:
         """The context of a message that enters the chain now."""
+        link = self.link
         return MiddlewareContext(
             next(_message_ids),
             method,
@@ -231,7 +232,7 @@ class Interception:
             self.connection_id,
             time(),
             {},
-            session_id=self.link.session_id,
+            session_id=link.session_id if link.has_session_id else None,
             protocol_version=session.__dict__.get(line.VERSION_KEY),
             kind=kind,
             options=options,

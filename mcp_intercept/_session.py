@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter
 
-from mcp_intercept._calls import NotificationCall, RequestCall
+from mcp_intercept._calls import NotificationCall, RequestCall, of_wrapper
 from mcp_intercept._context import CallOptions, Endpoint
-from mcp_intercept._interception import Interception, of_wrapper
+from mcp_intercept._interception import Interception
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._rounds import ASKING_METHODS, QUESTIONS, is_answer
-from mcp_intercept._sdk import LINE, ClientSession, line
+from mcp_intercept._sdk import LINE, ClientSession, line, spans
 from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import SessionStateError, UnsupportedTargetError
 
@@ -176,7 +176,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         try:
             method = message.method
             chain = manager.requests[method]
-            pass_by = chain is None and not manager.sees_progress
+            pass_by = chain is None and not manager.sees_progress and not spans.is_sending()
         except (AttributeError, TypeError):
             # No request at all: the SDK knows how to refuse it.
             method, chain, pass_by = "", None, True
@@ -306,6 +306,11 @@ def attach_wire(session: CallbackClientSession, tap: WireTap, link: line.HttpLin
 
 
 # Functions, as a subclass of ClientSession may have attributes of any name.
+
+
+def connection_of(session: CallbackClientSession) -> object:
+    """What all wrappers around one session have in common."""
+    return session._interception.incoming
 
 
 def endpoint_of(session: CallbackClientSession) -> Endpoint:

@@ -87,6 +87,7 @@ class WireTap:
                 for call in unsent:
                     call.jsonrpc_response = None
                     call.context.jsonrpc_id = call.entry.jsonrpc_id = request_id
+                    call.issued(request_id)
         if self._listener is not None:
             self._tell(self._listener, "outgoing", message)
 

@@ -59,7 +59,7 @@ SEND_REQUEST = "result = await chain(call, context)"
 TRANSMIT = "answer = self.below.send_request(request, result_type, **options)"
 NO_CHAIN = "arguments = (request, result_type, request_read_timeout_seconds, metadata, progress_callback)"
 MESSAGE = "request, timeout = self.message, self.timeout"
-NOTIFY = "await self.interception.below.send_notification(self.message_for(context), *args, **kwargs)"
+NOTIFY = "await self.interception.below.send_notification(message, *args, **kwargs)"
 DELIVER = "return await self._deliver(params)"
 WRITE = "await self.untapped.send(item)"
 READ = "item = await self.untapped.__anext__()"
@@ -399,14 +399,14 @@ OUTGOING = [
         new="""
         import anyio
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self.below.send_notification, self.message_for(context), *args)
+            tasks.start_soon(self.interception.below.send_notification, message, *args)
         """,
         caught_by="test_a_notification_is_not_copied_and_stays_in_its_task",
     ),
     Mutant(
         name="a notification is copied",
         old=NOTIFY,
-        new="await self.interception.below.send_notification(self.message_for(context).model_copy(), *args, **kwargs)",
+        new="await self.interception.below.send_notification(message.model_copy(), *args, **kwargs)",
         caught_by="test_a_notification_is_not_copied_and_stays_in_its_task",
     ),
     Mutant(
@@ -423,7 +423,7 @@ OUTGOING = [
     Mutant(
         name="what a notification belongs to is dropped",
         old=NOTIFY,
-        new="await self.interception.below.send_notification(self.message_for(context))",
+        new="await self.interception.below.send_notification(message)",
         caught_by="test_frames_and_results_are_those_of_a_bare_session",
         only="asyncio and related",
         lines=(1,),

@@ -8,11 +8,12 @@ from typing import Any
 
 from opentelemetry.trace import Span
 from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
 
 from mcp_intercept._faults import Faults
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.content import to_json
-from mcp_intercept._otel.json_like import is_object
+from mcp_intercept._otel.json_like import is_array, is_object
 
 Redactor = Callable[[str, Any], Any]
 """`(attribute, value) -> value`: what of the content is to be shown, `None` for nothing."""
@@ -59,7 +60,8 @@ class Capture:
     def tool_error(self, result: Any) -> str | None:
         """The text of a result that is a tool error."""
         shown = self._redacted(semconv.TOOL_RESULT, result)
-        texts = [_field(block, "text") for block in _field(shown, "content") or ()]
+        content = _field(shown, "content")
+        texts = [_field(block, "text") for block in content] if is_array(content) else []
         return " ".join(text for text in texts if isinstance(text, str))[: self._limit] or None
 
     def _show(self, span: Span, attribute: str, value: Any) -> None:
@@ -73,10 +75,10 @@ class Capture:
         if self._redact is None:
             return value
         try:
-            is_model = isinstance(value, BaseModel)
-            return self._redact(
-                attribute, value.model_dump(mode="json", by_alias=True, exclude_none=True) if is_model else value
-            )
+            # A copy, which it may change.
+            if isinstance(value, BaseModel):
+                return self._redact(attribute, value.model_dump(mode="json", by_alias=True, exclude_none=True))
+            return self._redact(attribute, to_jsonable_python(value, fallback=repr))
         except Exception as failure:
             # Its text may be what was to be hidden.
             self._faults.report("redact content, which is left out", failure, text=False)

@@ -8,7 +8,7 @@ from typing import Any
 from opentelemetry.metrics import Histogram, Meter
 
 from mcp_intercept._otel import semconv
-from mcp_intercept._otel.facts import Ending, Subject, is_known
+from mcp_intercept._otel.facts import OWN_TYPES, Ending, Subject, is_known, short_name
 
 _MAX_VALUES = 500
 _MAX_LISTED = 2000
@@ -72,7 +72,7 @@ class Durations:
         names = semconv.TOOL_NAME if method == "tools/list" else semconv.PROMPT_NAME
         listed: Iterable[Any] = getattr(result, "tools" if method == "tools/list" else "prompts", ())
         for entry in listed:
-            self._names[names].add(entry.name)
+            self._names[names].add(short_name(entry.name))
 
     def record_operation(
         self,
@@ -107,15 +107,19 @@ class Durations:
         if subject.uri is not None and self._uris:
             labels[semconv.RESOURCE_URI] = self._resources.admit(subject.uri)
         if ending.error_type is not None:
-            labels[semconv.ERROR_TYPE] = self._types.admit(ending.error_type)
+            labels[semconv.ERROR_TYPE] = self._type(ending.error_type)
         if ending.status_code is not None:
             labels[semconv.STATUS_CODE] = self._codes.admit(ending.status_code)
         (self._server if served else self._client).record(seconds, labels)
 
     def record_session(self, seconds: float, error_type: str | None, known: dict[str, Any]) -> None:
         """Record a session that has ended."""
-        labels = known if error_type is None else {**known, semconv.ERROR_TYPE: self._types.admit(error_type)}
+        labels = known if error_type is None else {**known, semconv.ERROR_TYPE: self._type(error_type)}
         self._session.record(seconds, labels)
+
+    def _type(self, error_type: str) -> str:
+        # However many codes a server has, those that are our own stay.
+        return error_type if error_type in OWN_TYPES else self._types.admit(error_type)
 
     def _method(self, method: str, *, served: bool) -> str:
         if is_known(method):

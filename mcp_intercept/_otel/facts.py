@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from mcp_intercept._context import Endpoint, MiddlewareContext, outcome_of, printable
 from mcp_intercept._otel import semconv
-from mcp_intercept._otel.json_like import is_array, is_object
+from mcp_intercept._otel.echoes import without_echoes
+from mcp_intercept._otel.json_like import is_object
 from mcp_intercept.methods import METHODS
 
 _MAX_MESSAGE = 500
 _MAX_NAME = 200
 _MAX_URI = 1000
-
-# So many texts in the params of a message are looked for in the message of an error.
-_MAX_ECHOES = 1000
-
-# Shorter ones are words like any other.
-_MIN_ECHO = 4
+_MAX_VERSION = 50
 
 _NAMED = {"tools/call": semconv.TOOL_NAME, "prompts/get": semconv.PROMPT_NAME}
 _WITH_URI = frozenset(
     {"resources/read", "resources/subscribe", "resources/unsubscribe", "notifications/resources/updated"}
 )
-# A URI may carry credentials: a user and a password, or signatures, which the conventions of `url.full` name.
-_USER_INFO = re.compile(r"(?<=://)[^/?#@]*@")
-_SIGNATURE = re.compile(r"(?<=[?&])(AWSAccessKeyId|Signature|sig|X-Goog-Signature)=[^&#]*")
-# What pydantic shows of a value that it refuses.
-_INPUT_VALUE = re.compile(r"input_value=.*?(?=, input_type=|\]|$)", re.DOTALL)
+# A URI may carry credentials: a user and a password, or signatures, as the conventions of `url.full` name them.
+_USER_INFO = re.compile(r"(?<=://)[^/?#]*@")
+_SIGNATURE = re.compile(
+    r"(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig)=[^&#]*", re.IGNORECASE
+)
+
+CLOSED = "connection_closed"
+"""`error.type` where the connection ended before the answer came."""
+
+OWN_TYPES = frozenset({semconv.TOOL_ERROR, "timeout", "cancelled", CLOSED})
+"""What `error.type` may be besides codes and the names of exceptions."""
 
 _CLOSED = (-32000, "Connection closed")
+# What else calls itself a code of JSON-RPC could have thousands of digits.
+_CODES = range(-(2**31), 2**31)
 
 
 class Subject(NamedTuple):
@@ -47,12 +51,18 @@ def subject_of(method: str, params: Any) -> Subject:
     attribute = _NAMED.get(method)
     if attribute is not None:
         name = getattr(params, "name", None)
-        return Subject(attribute, printable(name, _MAX_NAME)) if isinstance(name, str) else Subject()
+        return Subject(attribute, short_name(name)) if isinstance(name, str) else Subject()
     uri = getattr(params, "uri", None) if method in _WITH_URI else None
-    return Subject() if uri is None else Subject(uri=_without_credentials(printable(str(uri), _MAX_URI)))
+    return Subject() if uri is None else Subject(uri=printable(without_credentials(str(uri)), _MAX_URI))
 
 
-def _without_credentials(uri: str) -> str:
+def short_name(name: str) -> str:
+    """The name of a tool or prompt, which a model may have made up, or a server."""
+    return printable(name, _MAX_NAME)
+
+
+def without_credentials(uri: str) -> str:
+    """A URI without what lets somebody in."""
     return _SIGNATURE.sub(r"\1=REDACTED", _USER_INFO.sub("REDACTED:REDACTED@", uri))
 
 
@@ -66,10 +76,15 @@ def attributes_of(context: MiddlewareContext[Any], subject: Subject) -> dict[str
     if subject.uri is not None:
         attributes[semconv.RESOURCE_URI] = subject.uri
     if context.protocol_version is not None:
-        attributes[semconv.PROTOCOL_VERSION] = context.protocol_version
+        attributes[semconv.PROTOCOL_VERSION] = short_version(context.protocol_version)
     if context.session_id is not None:
         attributes[semconv.SESSION_ID] = printable(context.session_id)
     return attributes
+
+
+def short_version(version: str) -> str:
+    """A protocol version, which a server may say anything for."""
+    return printable(version, _MAX_VERSION)
 
 
 def endpoint_attributes(endpoint: Endpoint) -> dict[str, Any]:
@@ -109,9 +124,11 @@ def ending_of(result: Any, error: BaseException | None, *, served: bool) -> Endi
     code = getattr(data, "code", None)
     if isinstance(code, int):
         message = getattr(data, "message", None)
+        if code not in _CODES:
+            return Ending(semconv.OTHER, semconv.OTHER, message)
         if (code, message) == _CLOSED:
             # The SDK's own word for it, and no answer of the server.
-            return Ending("connection_closed", None, message)
+            return Ending(CLOSED, None, message)
         is_error = not (served and code in semconv.SERVER_NO_ERRORS)
         return Ending(str(code) if is_error else None, str(code), message if is_error else None)
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -120,29 +137,10 @@ def ending_of(result: Any, error: BaseException | None, *, served: bool) -> Endi
 
 def description_of(ending: Ending, params: Any) -> str | None:
     """The status description: the message of the JSON-RPC error, without what it repeats of `params`."""
-    message = ending.message
-    if not isinstance(message, str) or not message:
+    if not isinstance(ending.message, str) or not ending.message:
         return None
-    message = _INPUT_VALUE.sub("input_value=[...]", message[: 4 * _MAX_MESSAGE])
-    echoes = {text for text in _texts(params) if _MIN_ECHO <= len(text) <= len(message) and text in message}
-    for text in sorted(echoes, key=len, reverse=True):
-        message = message.replace(text, "[...]")
-    return printable(message, _MAX_MESSAGE)
-
-
-def _texts(params: Any) -> Iterator[str]:
-    """The texts that a message says something with; not what it is addressed to."""
-    waiting: list[Any] = [getattr(params, "arguments", None)]
-    for _ in range(_MAX_ECHOES):
-        if not waiting:
-            return
-        value = waiting.pop()
-        if is_object(value):
-            waiting.extend(value.values())
-        elif is_array(value):
-            waiting.extend(value)
-        elif isinstance(value, str):
-            yield value
+    message = without_echoes(ending.message, params)
+    return None if message is None else printable(message, _MAX_MESSAGE)
 
 
 def rewritten(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from copy import copy
 from typing import Any
 
+from mcp_intercept._sdk.spans import Traced
+
 # What the SDK stamps on a request belongs to the protocol, and stays.
 _STAMPED = frozenset({"accept", "content-type", "content-length", "host", "last-event-id"})
 
@@ -22,6 +24,8 @@ def without_protocol(headers: Mapping[str, str]) -> dict[str, str]:
 class HttpLinkBase:
     """Listens on an HTTP client: learns the session id, and adds the headers of single calls."""
 
+    has_session_id = True
+
     def __init__(self) -> None:
         self.session_id: str | None = None
         """The streamable HTTP session id, once the server has given one."""
@@ -31,6 +35,9 @@ class HttpLinkBase:
     async def on_request(self, request: Any) -> None:
         """Add the headers of the call that this HTTP request carries."""
         raise NotImplementedError  # the lines tell the calls apart in different ways
+
+    def trace(self, request_id: str | int, traced: Traced) -> None:
+        """The HTTP request that is to carry this JSON-RPC request is traced as part of it."""
 
     async def on_response(self, response: Any) -> None:
         """Note the session id, and what is spoken."""

@@ -35,7 +35,7 @@ from pydantic import RootModel
 from mcp_intercept._context import is_sdk_timeout
 from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
-from mcp_intercept._sdk.spans import being_sent_on_wire
+from mcp_intercept._sdk.spans import Traced, given_up
 
 logger = logging.getLogger("mcp_intercept")
 
@@ -49,6 +49,9 @@ Error = McpError
 """A JSON-RPC error."""
 
 _WRAPPERS = frozenset({ClientRequest, ClientNotification})
+
+# So many requests may wait for their HTTP request.
+_MAX_TRACED = 10_000
 
 # As long as line 2 waits to write the notification of an abandoned request.
 _ABANDON_SECONDS = 5.0
@@ -104,10 +107,31 @@ class _ExitStack:
         await self._stack.aclose()
 
 
+def tells_ids() -> bool:
+    """Whether the SDK tells a tracer the JSON-RPC ids; line 1 does not."""
+    return False
+
+
+def injects(session: ClientSession) -> bool:
+    """Whether the SDK puts the trace context into requests; line 1 does not."""
+    return False
+
+
 def meta_of(params: Any) -> Mapping[str, Any]:
     """What else than a progress token is in the `_meta` of a message."""
     meta = params.get("_meta") if isinstance(params, dict) else getattr(params, "meta", None)
     return meta if isinstance(meta, dict) else getattr(meta, "model_extra", None) or {}
+
+
+def version_in(result: Any) -> str:
+    """The protocol version that a handshake ended in."""
+    return str(result.protocolVersion)
+
+
+def next_cursor_of(result: Any) -> str | None:
+    """Where a list goes on; `None` for its last page."""
+    cursor: str | None = result.nextCursor
+    return cursor
 
 
 def with_meta(params: Any, fields: dict[str, Any]) -> Any:
@@ -187,7 +211,7 @@ def _abandon(session: ClientSession, error: BaseException, reason: str) -> None:
     if data["method"] == "initialize" or is_task or is_resumable:
         return
     params = {"requestId": sent["request_id"], "reason": reason}
-    traced = being_sent_on_wire()
+    traced = given_up(session)
     if traced is not None:
         params = traced.call_off(params)
     notification = JSONRPCNotification(jsonrpc="2.0", method="notifications/cancelled", params=params)
@@ -313,6 +337,13 @@ class HttpLink(HttpLinkBase):
     def __init__(self) -> None:
         super().__init__()
         self._headers: dict[Any, dict[str, str]] = {}
+        self._traced: dict[Any, Traced] = {}
+
+    def trace(self, request_id: str | int, traced: Traced) -> None:
+        """The HTTP request that is to carry this JSON-RPC request is traced as part of it."""
+        if len(self._traced) >= _MAX_TRACED:
+            self._traced.clear()  # none of them was ever sent
+        self._traced[request_id] = traced
 
     @contextmanager
     def sending(self, session: ClientSession, headers: dict[str, str]) -> Generator[None, None, None]:
@@ -325,10 +356,14 @@ class HttpLink(HttpLinkBase):
             del self._headers[request_id]
 
     async def on_request(self, request: httpx.Request) -> None:
-        """Add the headers of the call that this HTTP request carries."""
-        if not self._headers or request.method != "POST":
+        """Add the headers of the call that this HTTP request carries, and make it part of its trace."""
+        if not (self._headers or self._traced) or request.method != "POST":
             return
         body = json.loads(request.content)
         # An answer to the server's own request has an id too, but no method.
-        if "method" in body:
-            request.headers.update(without_protocol(self._headers.get(body.get("id"), {})))
+        if "method" not in body or "id" not in body:
+            return
+        request.headers.update(without_protocol(self._headers.get(body["id"], {})))
+        traced = self._traced.pop(body["id"], None)
+        if traced is not None:
+            traced.enter()  # each request has a task of its own

@@ -25,6 +25,7 @@ from mcp_intercept._context import CallOptions
 from mcp_intercept._sdk.http import HttpLinkBase, without_protocol
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._sdk.seam import InterceptionSeam, TapSeam
+from mcp_intercept._sdk.spans2 import are_spans_left
 from mcp_intercept._sdk.spans2 import leave_spans_to_us as leave_spans_to_us
 from mcp_intercept._sdk.transports import http_streams
 
@@ -56,8 +57,8 @@ def message_of(message: Any) -> Any:
 
 def progress_token_of(holder: Any) -> str | int | None:
     """The progress token in the `_meta` of a request, or the params of a progress notification."""
-    # `_meta` is a dict on this line.
-    fields = cast("dict[str, Any]", holder if isinstance(holder, dict) else vars(holder))
+    # `_meta` is a dict on this line; what a vendor calls so may be anything.
+    fields = cast("dict[str, Any]", holder if isinstance(holder, dict) else getattr(holder, "__dict__", {}))
     token: str | int | None = fields.get("progressToken", fields.get("progress_token"))
     return token
 
@@ -87,11 +88,32 @@ def note_exit(session: ClientSession, left: Callable[[BaseException | None], Non
     patches.set(session, "_close_binding_queues", close_binding_queues)
 
 
+def tells_ids() -> bool:
+    """Whether the SDK tells a tracer the JSON-RPC ids."""
+    return are_spans_left()
+
+
+def injects(session: ClientSession) -> bool:
+    """Whether the SDK puts the trace context into the requests of a session."""
+    return isinstance(session._dispatcher, jsonrpc_dispatcher.JSONRPCDispatcher) and are_spans_left()
+
+
 def meta_of(params: Any) -> Mapping[str, Any]:
     """The `_meta` of a message."""
     fields = cast("dict[str, Any]", params if isinstance(params, dict) else getattr(params, "__dict__", {}))
     meta = fields.get("_meta") or fields.get("meta")
     return cast("dict[str, Any]", meta) if isinstance(meta, dict) else {}
+
+
+def version_in(result: Any) -> str:
+    """The protocol version that a handshake ended in."""
+    return str(result.protocol_version)
+
+
+def next_cursor_of(result: Any) -> str | None:
+    """Where a list goes on; `None` for its last page."""
+    cursor: str | None = result.next_cursor
+    return cursor
 
 
 def with_meta(params: Any, fields: dict[str, Any]) -> Any:

@@ -19,8 +19,19 @@ class Traced(Protocol):
         """Its wire name."""
         ...
 
-    def outgoing(self, params: Any) -> Any:
-        """`params` with the trace context of the message in their `_meta`; themselves where that cannot be."""
+    def outgoing(self, params: Any, *, injected: bool) -> Any:
+        """`params` with the trace context of the message in their `_meta`.
+
+        They stay as they are where they have no such thing, or where the SDK will inject it by itself.
+        """
+        ...
+
+    def issued(self, request_id: str) -> None:
+        """The SDK has given it this JSON-RPC id."""
+        ...
+
+    def enter(self) -> None:
+        """Make the trace context of the message that of the current task, for the rest of its life."""
         ...
 
     def inject(self, carrier: dict[str, Any]) -> None:
@@ -36,30 +47,70 @@ class Traced(Protocol):
         ...
 
 
-# What is being sent in this context, and whether over a wire. Emptied afterwards, as contexts are copied, and the
-# copies kept.
-_sending: ContextVar[list[tuple[Traced, bool]]] = ContextVar("mcp_intercept_traced")
+class _Sending:
+    """A traced message on its way to whoever takes it: a wrapper further in, or the SDK."""
+
+    __slots__ = ("is_taken", "on_wire", "to", "traced")
+
+    def __init__(self, traced: Traced, to: object, on_wire: bool) -> None:
+        self.traced = traced
+        self.to = to
+        self.on_wire = on_wire
+        self.is_taken = False
 
 
-def being_sent() -> Traced | None:
-    """The traced message that is being sent in this context, by the SDK or through a wrapper further in."""
-    sending = _sending.get([])
-    return sending[0][0] if sending else None
+# What is being sent in this context. Contexts are copied, and the copies kept; where the server is in this process, its
+# code may run in one. So what was taken is marked on the object.
+_sending: ContextVar[_Sending | None] = ContextVar("mcp_intercept_sending", default=None)
 
 
-def being_sent_on_wire() -> Traced | None:
-    """The traced message that the SDK is sending in this context. In process, the server's own code runs in it."""
-    sending = _sending.get([])
-    return sending[0][0] if sending and sending[0][1] else None
+def is_sending() -> bool:
+    """Whether anything traced is being sent in this context."""
+    return _sending.get() is not None
 
 
-async def send(traced: Traced, sending: Awaitable[Any], *, on_wire: bool) -> Any:
-    """Await `sending`, which has the SDK send `traced`."""
-    held = [(traced, on_wire)]
+def take(to: object) -> Traced | None:
+    """The traced message that is being handed to `to` in this context; from now on, it is nobody else's."""
+    sending = _sending.get()
+    if sending is None or sending.is_taken or sending.to is not to:
+        return None
+    sending.is_taken = True
+    return sending.traced
+
+
+def about_to_be_written() -> Traced | None:
+    """The traced message that the SDK is about to write in this context."""
+    sending = _sending.get()
+    return sending.traced if sending is not None and sending.on_wire and not sending.is_taken else None
+
+
+def take_for_wire() -> Traced | None:
+    """The same; the SDK writes it now."""
+    sending = _sending.get()
+    return None if about_to_be_written() is None or sending is None else take(sending.to)
+
+
+def given_up(to: object) -> Traced | None:
+    """The traced message that was written to `to` in this context, when nobody waits for its answer any more."""
+    sending = _sending.get()
+    return sending.traced if sending is not None and sending.on_wire and sending.to is to else None
+
+
+async def send(traced: Traced, sending: Awaitable[Any], *, to: object, on_wire: bool) -> Any:
+    """Await `sending`, which hands `traced` to `to`.
+
+    Args:
+        traced: The message.
+        sending: What sends it.
+        to: Who takes it.
+        on_wire: Whether that is what the SDK writes to.
+    """
+    held = _Sending(traced, to, on_wire)
     token = _sending.set(held)
     try:
         return await sending
     finally:
         with suppress(ValueError):  # a coroutine that was dropped is closed in another context
             _sending.reset(token)
-        held.clear()
+        # Copies of the context may be kept.
+        held.is_taken, held.to = True, None

@@ -19,7 +19,7 @@ from mcp.shared import _otel
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from opentelemetry.trace import INVALID_SPAN, SpanKind
 
-from mcp_intercept._sdk.spans import being_sent_on_wire
+from mcp_intercept._sdk.spans import about_to_be_written, given_up, take_for_wire
 
 _CANCELLED = "notifications/cancelled"
 
@@ -37,6 +37,11 @@ def leave_spans_to_us() -> None:
         JSONRPCDispatcher.notify = _notifying(JSONRPCDispatcher.notify)  # type: ignore[method-assign]
 
 
+def are_spans_left() -> bool:
+    """Whether the SDK does; it then tells the JSON-RPC ids, and injects the trace context."""
+    return isinstance(_otel._tracer, _Tracer)
+
+
 def _is_as_known() -> bool:
     return all(hasattr(_otel, name) for name in ("_tracer", "inject"))
 
@@ -52,10 +57,11 @@ class _Tracer:
 
     def start_as_current_span(self, name: str, *args: Any, **options: Any) -> Any:
         """Instead of a span of the SDK's, one that is none: what it writes there, is written here."""
-        traced = being_sent_on_wire()
+        traced = about_to_be_written()
         attributes: dict[str, Any] = options.get("attributes") or {}
         is_request = options.get("kind") is SpanKind.CLIENT
         if traced is not None and is_request and attributes.get("mcp.method.name") == traced.method:
+            traced.issued(attributes.get("jsonrpc.request.id", ""))
             return nullcontext(INVALID_SPAN)
         return self._own.start_as_current_span(name, *args, **options)
 
@@ -63,7 +69,7 @@ class _Tracer:
 def _injecting(own: Any) -> Any:
     @wraps(own)
     def inject(carrier: Any, *args: Any, **options: Any) -> None:
-        traced = being_sent_on_wire()
+        traced = take_for_wire()
         if traced is None:
             own(carrier, *args, **options)
         else:
@@ -77,7 +83,7 @@ def _notifying(own: Any) -> Any:
     async def notify(
         self: JSONRPCDispatcher[Any], method: str, params: Mapping[str, Any] | None, *args: Any, **options: Any
     ) -> None:
-        traced = being_sent_on_wire() if method == _CANCELLED else None
+        traced = given_up(self) if method == _CANCELLED else None
         if traced is not None and traced.method != _CANCELLED:
             # The SDK tells the server by itself that nobody waits for the answer any more.
             params = traced.call_off(dict(params or {}))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar, Token
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from importlib.metadata import version
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakKeyDictionary, WeakSet, ref
 
 from opentelemetry import context as otel_context
 from opentelemetry import metrics, propagate, trace
@@ -21,12 +22,13 @@ from pydantic import BaseModel
 from mcp_intercept._chain import Invocation, NextFunctionT, invocation_of
 from mcp_intercept._context import Endpoint, MiddlewareContext, printable
 from mcp_intercept._faults import Faults
-from mcp_intercept._middleware import Middleware
+from mcp_intercept._middleware import Middleware, is_plain_function_of_two
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.capture import Capture, Redactor, wanted_by_environment
 from mcp_intercept._otel.content import MIN_LENGTH
 from mcp_intercept._otel.durations import Durations
 from mcp_intercept._otel.facts import (
+    CLOSED,
     Ending,
     Subject,
     attributes_of,
@@ -34,14 +36,14 @@ from mcp_intercept._otel.facts import (
     ending_of,
     endpoint_attributes,
     rewritten,
+    short_version,
     snapshot,
     subject_of,
-    version_in,
 )
 from mcp_intercept._otel.json_like import is_object
 from mcp_intercept._rounds import QUESTIONS
-from mcp_intercept._sdk import line, spans, types
-from mcp_intercept._session import CallbackClientSession, endpoint_of, know_ids, note_exit, session_id_of
+from mcp_intercept._sdk import line, types
+from mcp_intercept._session import CallbackClientSession, connection_of, endpoint_of, know_ids, note_exit, session_id_of
 from mcp_intercept.errors import InterceptError
 from mcp_intercept.methods import METHODS
 
@@ -55,9 +57,14 @@ __all__ = ["TracingMiddleware"]
 _SCOPE = "mcp_intercept"
 _LISTS = frozenset({"tools/list", "prompts/list"})
 _CANCELLED = "notifications/cancelled"
+_VERSION_IN_META = "io.modelcontextprotocol/protocolVersion"
 
 # Set by OpenTelemetry's own instrumentations around what is not to be traced, such as an exporter's requests.
 _SUPPRESSED = "suppress_instrumentation"
+
+# What there is without an SDK. That of metrics has no public name.
+_NO_PROVIDERS = (trace.ProxyTracerProvider, trace.NoOpTracerProvider)
+_API_OF_METRICS = metrics.__name__
 
 # Calls that wait for answers to a server's questions, and are never continued, must not be remembered for ever.
 _MAX_OPEN_ROUNDS = 256
@@ -65,8 +72,8 @@ _MAX_OPEN_ROUNDS = 256
 # Of a SERVER span, the server is this process.
 _NOT_OF_SERVERS = frozenset({semconv.SERVER_ADDRESS, semconv.SERVER_PORT})
 
-# The message of a server's that passes through the chain in this context.
-_serving: ContextVar[_Operation | None] = ContextVar("mcp_intercept_serving")
+# Tells whether a call ends in the context that it began in.
+_passing: ContextVar[_Operation] = ContextVar("mcp_intercept_passing")
 
 
 class TracingMiddleware(Middleware):
@@ -101,8 +108,8 @@ class TracingMiddleware(Middleware):
         max_content_length: How many characters of JSON to show of each; what is longer is cut down to valid JSON.
         error_messages: Whether the message of a JSON-RPC error is the status description, as the conventions say.
         exclude: Methods that get neither spans nor durations, e.g. `["ping", "notifications/*"]`.
-        enrich_execute_tool: Whether to add to the `execute_tool` span of an agent framework, where the call stands in
-            one for its tool, instead of making another.
+        enrich_enclosing: Whether to add to a span of somebody else's that stands for the same call, instead of making
+            another: the `execute_tool` span of an agent framework, the CLIENT span of FastMCP's client.
         incoming_notifications: Whether notifications of the server get SERVER spans, too.
         resource_uri_in_name: Whether the URI of a resource is part of the span's name.
         resource_uri_in_metrics: Whether it is a label of durations.
@@ -122,7 +129,7 @@ class TracingMiddleware(Middleware):
         max_content_length: int = 8192,
         error_messages: bool = True,
         exclude: Iterable[str] = (),
-        enrich_execute_tool: bool = True,
+        enrich_enclosing: bool = True,
         incoming_notifications: bool = False,
         resource_uri_in_name: bool = False,
         resource_uri_in_metrics: bool = False,
@@ -130,24 +137,27 @@ class TracingMiddleware(Middleware):
         _check_has("tracer_provider", tracer_provider, "get_tracer", "an opentelemetry TracerProvider")
         _check_has("meter_provider", meter_provider, "get_meter", "an opentelemetry MeterProvider")
         _check_has("propagator", propagator, "inject", "an opentelemetry TextMapPropagator")
-        if redact is not None and not callable(redact):
-            raise InterceptError(f"redact must be a function (attribute, value), not {_kind(redact)}")
-        self.provider = tracer_provider
+        if redact is not None and not is_plain_function_of_two(redact):
+            raise InterceptError(f"redact must be a plain function (attribute, value), not {_kind(redact)}")
+        self._provider = tracer_provider
         scope = (_SCOPE, version("mcp-intercept-sdk"))
         self._tracer = trace.get_tracer(*scope, tracer_provider=tracer_provider)
         self._durations = Durations(
-            metrics.get_meter(*scope, meter_provider=meter_provider), uris=resource_uri_in_metrics
+            metrics.get_meter(*scope, meter_provider=meter_provider),
+            uris=_checked_switch("resource_uri_in_metrics", resource_uri_in_metrics),
         )
         self._propagator = propagator
+        self._is_global = tracer_provider is None and meter_provider is None and propagator is None
         self._faults = Faults(self)
         self._capture = Capture(
             _checked_capture(capture_content), redact, _checked_length(max_content_length), self._faults
         )
-        self._error_messages = error_messages
+        self._error_messages = _checked_switch("error_messages", error_messages)
         self._is_excluded = _method_filter(exclude)
-        self._enrich = enrich_execute_tool
-        self._incoming_notifications = incoming_notifications
-        self._uri_in_name = resource_uri_in_name
+        self._enrich = _checked_switch("enrich_enclosing", enrich_enclosing)
+        self._incoming_notifications = _checked_switch("incoming_notifications", incoming_notifications)
+        self._uri_in_name = _checked_switch("resource_uri_in_name", resource_uri_in_name)
+        self._enriched: WeakSet[Span] = WeakSet()
         self._connections: WeakKeyDictionary[Any, _Connection] = WeakKeyDictionary()
         # The spans of calls that were answered with questions, by the id of the message.
         self._asked: OrderedDict[str, SpanContext] = OrderedDict()
@@ -155,39 +165,46 @@ class TracingMiddleware(Middleware):
 
     async def on_message(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
         """Every message but those that are not traced."""
+        if self._is_idle():
+            return await call_next(context)
         operation = self._begin(context, invocation_of(call_next))
         if operation is None:
             return await call_next(context)
+        here = _passing.set(operation)
         token = otel_context.attach(operation.context)
-        served = _serving.set(operation) if context.direction == "incoming" else None
         try:
             result = await call_next(context)
-        except GeneratorExit as error:
-            # The coroutine was dropped, and is closed in another context, which is not to be touched.
-            operation.end(None, error)
-            raise
         except BaseException as error:
             operation.end(None, error)
-            _leave(token, served)
             raise
-        operation.end(result, None)
-        _leave(token, served)
-        return result
+        else:
+            operation.end(result, None)
+            return result
+        finally:
+            with suppress(ValueError):  # a coroutine that was dropped is closed in another context, which has its own
+                _passing.reset(here)
+                otel_context.detach(token)
+
+    def _is_idle(self) -> bool:
+        """Whether nobody is there to trace for, and no trace or baggage of somebody else's to hand on."""
+        return (
+            self._is_global
+            and not otel_context.get_current()
+            and isinstance(trace.get_tracer_provider(), _NO_PROVIDERS)
+            and type(metrics.get_meter_provider()).__module__.startswith(_API_OF_METRICS)
+        )
 
     def _begin(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> _Operation | None:
         try:
-            if context.direction == "incoming":
-                is_wanted = context.kind == "request" or self._incoming_notifications
-                if not is_wanted or self._is_excluded(context.method) or _is_suppressed():
-                    return None
-                serving = _serving.get(None)
-                if serving is not None and serving.covers(context, self.provider):
-                    return None
-                return self._begin_serving(context, invocation)
-            sending = spans.being_sent()
-            if isinstance(sending, _Operation) and sending.covers(context, self.provider):
+            outer = None if invocation is None else invocation.traced
+            if isinstance(outer, _Operation) and outer.invocation is not invocation and outer.is_of(self._provider):
                 return None  # a wrapper around this one traces the same message already
-            return self._begin_calling(context, invocation)
+            if context.direction == "outgoing":
+                return self._begin_calling(context, invocation)
+            is_wanted = context.kind == "request" or self._incoming_notifications
+            if not is_wanted or self._is_excluded(context.method) or _is_suppressed():
+                return None
+            return self._begin_serving(context, invocation)
         except Exception as failure:
             self._faults.report("begin to trace a message", failure)
             return None
@@ -200,14 +217,15 @@ class TracingMiddleware(Middleware):
         operation.start(self._connection(context))
         attributes = attributes_of(context, subject)
         enclosing = trace.get_current_span()
-        if self._enrich and context.method == "tools/call" and _is_tool_span(enclosing, subject.name):
+        if self._enrich and _stands_for(enclosing, context.method, subject) and enclosing not in self._enriched:
+            self._enriched.add(enclosing)
             operation.span = enclosing
-            enclosing.set_attributes(attributes)
+            self.guard("describe a message", enclosing.set_attributes, attributes)
         else:
             operation.begin(self._start(SpanKind.CLIENT, subject, attributes, None, self._links(context)))
         if operation.span.is_recording():
             operation.remember()
-            if isinstance(context.session, CallbackClientSession):
+            if isinstance(context.session, CallbackClientSession) and not line.tells_ids():
                 know_ids(context.session)
         return operation
 
@@ -267,20 +285,24 @@ class TracingMiddleware(Middleware):
 
     # What follows is for operations.
 
+    def has_provider(self, provider: TracerProvider | None) -> bool:
+        """Whether `provider`, or the global one, is what it traces with."""
+        return (self._provider or trace.get_tracer_provider()) is (provider or trace.get_tracer_provider())
+
     def finish(self, operation: _Operation, seconds: float, result: Any, error: BaseException | None) -> None:
         """End a span, and record how long it took, in seconds."""
         context, span = operation.message, operation.span
         served = context.direction == "incoming"
         ending = ending_of(result, error, served=served)
         connection = operation.connection
-        labels = connection.labels(version_in(context.method, result) or context.protocol_version)
+        labels = connection.labels(context.protocol_version or _version_of(context, result))
         if served:
             labels = {name: value for name, value in labels.items() if name not in _NOT_OF_SERVERS}
         if context.method in _LISTS and error is None and not served:
             self.guard("learn names from a list", self._learn, connection, context.method, result)
         if span.is_recording():
             self.guard("describe a message", self._describe, operation, result, ending, labels)
-        if ending.error_type == "connection_closed":
+        if ending.error_type == CLOSED:
             connection.failed = ending.error_type
         self.guard(
             "record a duration",
@@ -298,13 +320,12 @@ class TracingMiddleware(Middleware):
 
     def _learn(self, connection: _Connection, method: str, result: Any) -> None:
         self._durations.learn(method, result)
-        # Line 1 of the SDK spells the field as the wire does, line 2 as Python does.
-        if getattr(result, "next_cursor", None) is None and getattr(result, "nextCursor", None) is None:
+        if line.next_cursor_of(result) is None:
             connection.has_listed.add(semconv.TOOL_NAME if method == "tools/list" else semconv.PROMPT_NAME)
 
     def note_notification(self, operation: _Operation, params: dict[str, Any]) -> dict[str, Any]:
         """Trace a notification that is not sent through a session."""
-        if self._is_excluded(_CANCELLED):
+        if self._is_excluded(_CANCELLED) or _is_suppressed():
             return params
         context = operation.message
         subject = Subject()
@@ -312,10 +333,20 @@ class TracingMiddleware(Middleware):
         attributes.pop(semconv.OPERATION_NAME, None)
         known = self._connection(context).labels(context.protocol_version)
         span = self._start(SpanKind.CLIENT, subject, attributes, operation.context, [])
-        span.set_attributes(known)
+        self.guard("describe a message", span.set_attributes, known)
         carrier = self.inject(trace.set_span_in_context(span, operation.context))
-        self._durations.record_operation(0.0, _CANCELLED, subject, Ending(), known, served=False, has_listed=False)
-        span.end()
+        self.guard(
+            "record a duration",
+            self._durations.record_operation,
+            0.0,
+            _CANCELLED,
+            subject,
+            Ending(),
+            known,
+            served=False,
+            has_listed=False,
+        )
+        self.guard("end a span", span.end)
         return {**params, "_meta": {**params.get("_meta", {}), **carrier}} if carrier else params
 
     def guard(self, aim: str, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
@@ -329,11 +360,14 @@ class TracingMiddleware(Middleware):
     def _connection(self, context: MiddlewareContext[Any]) -> _Connection:
         session = context.session
         if not isinstance(session, CallbackClientSession):
-            return _Connection(None)
-        connection = self._connections.get(session)
+            return _Connection()
+        # Wrappers around one session share it.
+        key = connection_of(session)
+        connection = self._connections.get(key)
         if connection is None:
-            connection = self._connections[session] = _Connection(session)
+            connection = self._connections[key] = _Connection()
             note_exit(session, lambda error: self.guard("record a session", self._end_session, connection, error))
+        connection.see(session)
         return connection
 
     def _end_session(self, connection: _Connection, error: BaseException | None) -> None:
@@ -341,26 +375,25 @@ class TracingMiddleware(Middleware):
         seconds = perf_counter() - connection.started
         self._durations.record_session(seconds, ending.error_type or connection.failed, connection.labels(None))
 
-    def _describe(
-        self,
-        operation: _Operation,
-        result: Any,
-        ending: Ending,
-        known: dict[str, Any],
-    ) -> None:
+    def _describe(self, operation: _Operation, result: Any, ending: Ending, known: dict[str, Any]) -> None:
         context, span = operation.message, operation.span
         invocation = operation.invocation
         sent = context if invocation is None else invocation.context
+        params = operation.params_sent(sent.params)
         attributes = dict(known)
-        subject = subject_of(context.method, sent.params)
+        if context.protocol_version is not None:
+            attributes.pop(semconv.PROTOCOL_VERSION, None)  # it is there from the start
+        subject = subject_of(context.method, params)
         if subject != operation.subject:
             operation.subject = subject  # a middleware addressed it to another
             attributes.update(attributes_of(sent, subject))
             if operation.is_own:
                 span.update_name(self._name(attributes[semconv.METHOD_NAME], subject))
-        request_id = sent.jsonrpc_id if sent.jsonrpc_id is not None else context.jsonrpc_id
+        request_id: Any = operation.request_id or sent.jsonrpc_id
+        if request_id is None:
+            request_id = context.jsonrpc_id
         if request_id is not None and context.kind == "request":
-            attributes[semconv.REQUEST_ID] = str(request_id)
+            attributes[semconv.REQUEST_ID] = printable(str(request_id))
         if context.session_id is None and isinstance(context.session, CallbackClientSession):
             session_id = session_id_of(context.session)  # the answer to the handshake brings it
             if session_id is not None:
@@ -372,17 +405,24 @@ class TracingMiddleware(Middleware):
         if context.round > 1:
             attributes[semconv.ROUND] = context.round
         if invocation is not None:
-            attributes.update(operation.passage(invocation))
+            attributes.update(operation.passage(invocation, params))
         span.set_attributes(attributes)
+        captured = context.direction == "outgoing" and self._capture.wants(subject.name)
+        if ending.error_type is not None:
+            # Before anything that may fail.
+            span.set_status(Status(StatusCode.ERROR))
+            self.guard("tell why a message failed", self._tell_why, span, params, result, ending, captured)
         if result.__class__ is QUESTIONS:
             self._note_questions(operation, result)
-        captured = context.direction == "outgoing" and self._capture.wants(subject.name)
         if captured:
-            self._capture.show_call(span, context.method, sent.params, None if ending.error_type else result)
-        if ending.error_type is not None:
-            text = description_of(ending, sent.params) if self._error_messages else None
-            if captured and ending.error_type == semconv.TOOL_ERROR:
-                text = self._capture.tool_error(result)
+            shown = None if ending.error_type else result
+            self.guard("show content", self._capture.show_call, span, context.method, params, shown)
+
+    def _tell_why(self, span: Span, params: Any, result: Any, ending: Ending, captured: bool) -> None:
+        text = description_of(ending, params) if self._error_messages else None
+        if captured and ending.error_type == semconv.TOOL_ERROR:
+            text = self._capture.tool_error(result)
+        if text is not None:
             span.set_status(Status(StatusCode.ERROR, text))
 
     def _note_questions(self, operation: _Operation, result: Any) -> None:
@@ -401,13 +441,15 @@ class _Operation:
         "_carrier",
         "_first_attempt",
         "_outer",
-        "_sent",
+        "_params",
+        "_sendings",
         "connection",
         "context",
         "invocation",
         "is_own",
         "message",
         "method",
+        "request_id",
         "span",
         "started",
         "subject",
@@ -428,12 +470,14 @@ class _Operation:
         self.subject = subject
         # What has no start is not traced.
         self.started: float | None = None
-        self.connection = _Connection(None)
+        self.connection = _NOWHERE
         self.span: Span = INVALID_SPAN
         self.context = otel_context.get_current()
         self.is_own = False
         self._carrier: dict[str, str] = {}
-        self._sent: Any = message.params
+        self.request_id: str | None = None
+        self._params: Any = None
+        self._sendings = 0
         self._before: dict[str, Any] | None = None
         self._first_attempt = 0
         # The same message may be traced twice in one chain, outside and inside of a retry.
@@ -458,13 +502,9 @@ class _Operation:
         self._before = snapshot(self.message.params)
         self._first_attempt = 0 if self.invocation is None else self.invocation.attempts
 
-    def covers(self, context: MiddlewareContext[Any], provider: TracerProvider | None) -> bool:
-        """Whether `context` is of the same message, as a wrapper further in has it."""
-        return (
-            self.method == context.method
-            and self._sent is context.params
-            and (self.tracing.provider or trace.get_tracer_provider()) is (provider or trace.get_tracer_provider())
-        )
+    def is_of(self, provider: TracerProvider | None) -> bool:
+        """Whether it is traced with this provider."""
+        return self.tracing.has_provider(provider)
 
     def end(self, result: Any, error: BaseException | None) -> None:
         """The message has left this part of the chain."""
@@ -474,10 +514,15 @@ class _Operation:
             seconds = perf_counter() - self.started
             self.tracing.guard("end to trace a message", self.tracing.finish, self, seconds, result, error)
 
-    def passage(self, invocation: Invocation) -> dict[str, Any]:
+    def params_sent(self, params: Any) -> Any:
+        """The params as they were sent last; `params` where nothing was."""
+        return self._params if self._sendings else params
+
+    def passage(self, invocation: Invocation, params: Any) -> dict[str, Any]:
         """What happened between here and the wire."""
         attributes: dict[str, Any] = {}
-        sent = invocation.attempts - self._first_attempt
+        # A message of the server's is delivered where ours are sent.
+        sent = invocation.attempts - self._first_attempt if self.message.direction == "incoming" else self._sendings
         if sent > 1:
             attributes[semconv.ATTEMPTS] = sent
         elif sent == 0:
@@ -485,23 +530,36 @@ class _Operation:
         elif invocation.attempts > 1:
             attributes[semconv.ATTEMPT] = invocation.attempts
         if sent and self._before is not None:
-            changed = rewritten(self._before, snapshot(invocation.context.params))
+            changed = rewritten(self._before, snapshot(params))
             if changed:
                 attributes[semconv.REWRITTEN] = changed
         return attributes
 
-    def outgoing(self, params: Any) -> Any:
+    def outgoing(self, params: Any, *, injected: bool) -> Any:
         """The params with the trace context; called each time the message is sent."""
-        sent: Any = self.tracing.guard("add the trace context", self._outgoing, params)
-        self._sent = params if sent is None else sent
-        return self._sent
+        sent = self.tracing.guard("add the trace context", self._outgoing, params, injected)
+        return params if sent is None else sent
 
-    def _outgoing(self, params: Any) -> Any:
-        invocation = self.invocation
-        if invocation is not None and invocation.attempts - self._first_attempt > 1 and self.span.is_recording():
-            self.span.add_event(semconv.RETRY, {semconv.ATTEMPT: invocation.attempts})
+    def _outgoing(self, params: Any, injected: bool) -> Any:
+        self._count_sending(params)
         self._carrier = self.tracing.inject(self.context)
-        return _with_meta(self.method, params, self._carrier) if self._carrier else params
+        return _with_meta(self.method, params, self._carrier) if self._carrier and not injected else params
+
+    def _count_sending(self, params: Any) -> None:
+        self._params = params
+        self._sendings += 1
+        if self._sendings > 1 and self.span.is_recording():
+            self.span.add_event(semconv.RETRY, {semconv.ATTEMPT: self._sendings})
+        if isinstance(self._outer, _Operation):
+            self._outer._count_sending(params)
+
+    def issued(self, request_id: str) -> None:
+        """The SDK has given the message this JSON-RPC id."""
+        self.request_id = request_id
+
+    def enter(self) -> None:
+        """The current task does nothing else than to send the message."""
+        self.tracing.guard("enter the trace context", otel_context.attach, self.context)
 
     def inject(self, carrier: dict[str, Any]) -> None:
         """The SDK is about to send the message, with `carrier` as `_meta`."""
@@ -516,14 +574,20 @@ class _Operation:
 class _Connection:
     """What is known of a session that is traced."""
 
-    def __init__(self, session: CallbackClientSession | None) -> None:
-        self._session = (lambda: None) if session is None else ref(session)
+    def __init__(self) -> None:
+        self._session: Callable[[], CallbackClientSession | None] = lambda: None
         self._endpoint: Endpoint | None = None
         self._where: dict[str, Any] = {}
+        self._labels: dict[str, Any] | None = None
         self._version: str | None = None
         self.started = perf_counter()
         self.has_listed: set[str | None] = set()
         self.failed: str | None = None
+
+    def see(self, session: CallbackClientSession) -> None:
+        """It is used through `session`, which may live longer than another wrapper."""
+        if self._session() is not session:
+            self._session = ref(session)
 
     def labels(self, protocol_version: str | None) -> dict[str, Any]:
         """The attributes that all messages of the session have, as far as they are known."""
@@ -532,26 +596,43 @@ class _Connection:
         if endpoint is not None and endpoint is not self._endpoint:
             self._endpoint = endpoint
             self._where = endpoint_attributes(endpoint)
-        self._version = protocol_version or self._version
-        return self._where if self._version is None else {**self._where, semconv.PROTOCOL_VERSION: self._version}
+            self._labels = None
+        if protocol_version is not None and protocol_version != self._version:
+            self._version = short_version(protocol_version)
+            self._labels = None
+        if self._labels is None:
+            version = {} if self._version is None else {semconv.PROTOCOL_VERSION: self._version}
+            self._labels = {**self._where, **version}
+        return self._labels
 
 
-def _leave(token: Token[Context], served: Token[_Operation | None] | None) -> None:
-    otel_context.detach(token)
-    if served is not None:
-        _serving.reset(served)
+# Of what is not traced; nothing is ever told to it.
+_NOWHERE = _Connection()
 
 
 def _is_suppressed() -> bool:
     return bool(otel_context.get_value(_SUPPRESSED))
 
 
-def _is_tool_span(span: Span, tool: str | None) -> bool:
-    """Whether a span of somebody else's is the execution of this tool, and of no other call yet."""
-    attributes = getattr(span, "attributes", None)
-    if not attributes or attributes.get(semconv.OPERATION_NAME) != semconv.EXECUTE_TOOL or not span.is_recording():
+def _stands_for(span: Span, method: str, subject: Subject) -> bool:
+    """Whether a span of somebody else's is of the same call."""
+    if not span.is_recording() or getattr(getattr(span, "instrumentation_scope", None), "name", None) == _SCOPE:
         return False
-    return attributes.get(semconv.TOOL_NAME) in (None, tool) and semconv.METHOD_NAME not in attributes
+    attributes: Mapping[str, Any] = getattr(span, "attributes", None) or {}
+    if subject.attribute is not None and attributes.get(subject.attribute) not in (None, subject.name):
+        return False
+    of_method = attributes.get(semconv.METHOD_NAME)
+    if of_method is not None:
+        return of_method == method and getattr(span, "kind", None) is SpanKind.CLIENT
+    return method == "tools/call" and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
+
+
+def _version_of(context: MiddlewareContext[Any], result: Any) -> str | None:
+    """The protocol version of a handshake: what it ended in, or what it was asked in."""
+    if context.method == "initialize" and result is not None:
+        return line.version_in(result)
+    version = line.meta_of(context.params).get(_VERSION_IN_META) if context.method == "server/discover" else None
+    return version if isinstance(version, str) else None
 
 
 def _with_meta(method: str, params: Any, fields: dict[str, str]) -> Any:
@@ -563,8 +644,9 @@ def _with_meta(method: str, params: Any, fields: dict[str, str]) -> Any:
     if is_object(params):
         meta: Any = params.get("_meta") or {}
         return {**params, "_meta": {**meta, **fields}}
-    has_meta = isinstance(params, BaseModel) and "meta" in type(params).model_fields
-    return line.with_meta(params, fields) if has_meta else params
+    field = type(params).model_fields.get("meta") if isinstance(params, BaseModel) else None
+    # A vendor's own field may have the same name.
+    return line.with_meta(params, fields) if field is not None and field.alias == "_meta" else params
 
 
 def _checked_capture(capture_content: Any) -> bool | frozenset[str]:
@@ -593,6 +675,12 @@ def _checked_texts(name: str, values: Any, wanted: str) -> frozenset[str]:
     raise InterceptError(f"{name} must be {wanted}, not {values!r}")
 
 
+def _checked_switch(name: str, value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise InterceptError(f"{name} must be True or False, not {value!r}")
+
+
 def _checked_length(length: Any) -> int:
     if isinstance(length, int) and not isinstance(length, bool) and length >= MIN_LENGTH:
         return length
@@ -600,7 +688,7 @@ def _checked_length(length: Any) -> int:
 
 
 def _check_has(name: str, value: object, method: str, wanted: str) -> None:
-    if value is not None and not callable(getattr(value, method, None)):
+    if value is not None and (isinstance(value, type) or not callable(getattr(value, method, None))):
         raise InterceptError(f"{name} must be {wanted}, not {_kind(value)}")
 
 
