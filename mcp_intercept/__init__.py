@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mcp_intercept._chain import AnyMiddleware, NextFunctionT
-from mcp_intercept._connect import connect
-from mcp_intercept._context import (
-    CallOptions,
-    Direction,
-    Exchange,
-    Kind,
-    MCPResponseContext,
-    MiddlewareContext,
-    Outcome,
-    ProgressCallback,
-)
-from mcp_intercept._everywhere import intercept_all
-from mcp_intercept._intercept import intercept
-from mcp_intercept._manager import MiddlewareManager
-from mcp_intercept._middleware import Middleware, hook
-from mcp_intercept._session import CallbackClientSession
-from mcp_intercept._wire import FrameListener
-from mcp_intercept.errors import InterceptError, MiddlewareError
+if TYPE_CHECKING:
+    from mcp_intercept._chain import AnyMiddleware, NextFunctionT
+    from mcp_intercept._connect import connect
+    from mcp_intercept._context import (
+        CallOptions,
+        Direction,
+        Exchange,
+        Kind,
+        MCPResponseContext,
+        MiddlewareContext,
+        Outcome,
+        ProgressCallback,
+    )
+    from mcp_intercept._everywhere import intercept_all
+    from mcp_intercept._intercept import intercept
+    from mcp_intercept._manager import MiddlewareManager
+    from mcp_intercept._middleware import Middleware, hook
+    from mcp_intercept._session import CallbackClientSession
+    from mcp_intercept._wire import FrameListener
+    from mcp_intercept.errors import InterceptError, MiddlewareError
+
+    __version__: str
 
 __all__ = [
     "AnyMiddleware",
@@ -47,14 +50,48 @@ __all__ = [
     "intercept_all",
 ]
 
-if TYPE_CHECKING:
-    __version__: str
-else:
-    # Hidden from type checkers, which would take any name for a string.
-    def __getattr__(name: str) -> str:
+if not TYPE_CHECKING:
+    # Where the names above live. They are imported when first used: most of them import `mcp`, and with it servers that
+    # others want to instrument before, in every Python that `opentelemetry-instrument` starts.
+    _HOMES = {
+        "_chain": ("AnyMiddleware", "NextFunctionT"),
+        "_connect": ("connect",),
+        "_context": (
+            "CallOptions",
+            "Direction",
+            "Exchange",
+            "Kind",
+            "MCPResponseContext",
+            "MiddlewareContext",
+            "Outcome",
+            "ProgressCallback",
+        ),
+        "_everywhere": ("intercept_all",),
+        "_intercept": ("intercept",),
+        "_manager": ("MiddlewareManager",),
+        "_middleware": ("Middleware", "hook"),
+        "_session": ("CallbackClientSession",),
+        "_wire": ("FrameListener",),
+        "errors": ("InterceptError", "MiddlewareError"),
+    }
+    _HOME = {name: home for home, names in _HOMES.items() for name in names}
+    _MODULES = frozenset({"errors", "methods", "middleware"})
+
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
         if name == "__version__":
             # Reading the metadata takes longer than everything else here.
             from importlib.metadata import version
 
             return version("mcp-intercept-sdk")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _MODULES:
+            return import_module(f"{__name__}.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # From now on it is found without coming here.
+        globals()[name] = value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, *_MODULES})

@@ -53,7 +53,7 @@ class _Call(Invocation):
         self.result = NOTHING
         self.jsonrpc_response = None
         # What a wrapper further out traces, is traced.
-        self.traced = spans.take(interception.inner.__dict__)
+        self.traced = spans.take(interception.inner.__dict__) if spans.sending.get() is not None else None
         self.interception = interception
         self.message = message
         self.params = context.params

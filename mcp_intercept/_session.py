@@ -176,7 +176,7 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
         try:
             method = message.method
             chain = manager.requests[method]
-            pass_by = chain is None and not manager.sees_progress and not spans.is_sending()
+            pass_by = chain is None and not manager.sees_progress and spans.sending.get() is None
         except (AttributeError, TypeError):
             # No request at all: the SDK knows how to refuse it.
             method, chain, pass_by = "", None, True

@@ -639,10 +639,10 @@ INCOMING = [
     ),
     Mutant(
         name="there is a checkpoint after an incoming message",
-        old="return await receiver.manager.run(chain, _IncomingCall(context, deliver), context)",
+        old="return await receiver.manager.run(chain, _IncomingCall(context, deliver, message), context)",
         new="""
         import anyio
-        answer = await receiver.manager.run(chain, _IncomingCall(context, deliver), context)
+        answer = await receiver.manager.run(chain, _IncomingCall(context, deliver, message), context)
         await anyio.lowlevel.cancel_shielded_checkpoint()
         return answer
         """,
@@ -974,7 +974,110 @@ EVERYWHERE = [
     ),
 ]
 
-MUTANTS = [mutant for table in (OUTGOING, INCOMING, TAP, EVERYWHERE) for mutant in table]
+TRACING = [
+    Mutant(
+        name="the SDK makes a span of its own as well",
+        old="return nullcontext(INVALID_SPAN)",
+        new="return self._own.start_as_current_span(name, *args, **options)",
+        caught_by="test_a_traced_call_has_no_span_of_the_sdks",
+        lines=(2,),
+    ),
+    Mutant(
+        name="what a server in this process sends is taken for the call that it answers",
+        old="held.is_taken = True",
+        new="pass",
+        caught_by="test_a_server_in_this_process_that_calls_another_keeps_the_sdks_spans",
+        lines=(2,),
+    ),
+    Mutant(
+        name="a wrapper further in traces the same message again",
+        old="return None  # a wrapper around this one traces the same message already",
+        new="pass",
+        caught_by="test_of_each_message_there_is_one_span_however_wrappers_are_nested",
+    ),
+    Mutant(
+        name="the server is not told of the trace",
+        old="return _with_meta(self.method, params, self._carrier) if self._carrier and not injected else params",
+        new="return params",
+        caught_by="test_whatever_is_said_only_the_trace_context_is_added",
+        lines=(1,),
+    ),
+    Mutant(
+        name="a span is not ended",
+        old='if operation.is_own:\n    self.guard("end a span", span.end)',
+        new="pass",
+        caught_by="test_a_retry_that_succeeds_in_the_end_is_a_success",
+    ),
+    Mutant(
+        name="the trace of a call stays that of its task",
+        old="otel_context.detach(token)",
+        new="pass",
+        caught_by="test_a_call_given_up_at_any_suspension_ends_its_span_once_and_leaves_nothing",
+    ),
+    Mutant(
+        name="a call that is given up is not traced",
+        old="except BaseException as error:\n    operation.end(None, error)",
+        new="except Exception as error:\n    operation.end(None, error)",
+        caught_by="test_a_call_given_up_at_any_suspension_ends_its_span_once_and_leaves_nothing",
+    ),
+    Mutant(
+        name="a fault of OpenTelemetry reaches the call",
+        old="self._faults.report(aim, failure)\nreturn None",
+        new="raise",
+        caught_by="test_a_fault_of_opentelemetry_leaves_calls_alone_and_is_logged_once",
+    ),
+    Mutant(
+        name="the status shows what an error repeats of the call",
+        old="message = without_echoes(ending.message, params)",
+        new="message = ending.message",
+        caught_by="test_what_an_error_repeats_of_the_arguments_is_not_shown",
+    ),
+    Mutant(
+        name="content is shown unless it is asked for",
+        old="return self._names if isinstance(self._names, bool) else name in self._names",
+        new="return True",
+        caught_by="test_by_default_nothing_holds_what_is_said",
+    ),
+    Mutant(
+        name="what a model makes up is a label",
+        old="labels[subject.attribute] = subject.name if subject.name in names else semconv.OTHER",
+        new="labels[subject.attribute] = subject.name",
+        caught_by="test_names_that_no_server_knows_are_no_labels",
+    ),
+    Mutant(
+        name="every refusal of ours is an error of ours",
+        old="is_error = not (served and code in semconv.SERVER_NO_ERRORS)",
+        new="is_error = True",
+        caught_by="test_a_refusal_is_an_error_only_if_the_client_is_at_fault",
+    ),
+    Mutant(
+        name="the trace that a server's question came with is lost",
+        old="parent = self._extract(context.params)",
+        new="parent = None",
+        caught_by="test_what_the_server_asks_is_part_of_its_trace",
+    ),
+    Mutant(
+        name="the span of another tool is enriched",
+        old="if subject.attribute is not None and attributes.get(subject.attribute) not in (None, subject.name):",
+        new="if False:",
+        caught_by="test_the_span_of_another_tool_is_let_be",
+    ),
+    Mutant(
+        name="HTTP requests are traced as part of whatever was going on when the connection was made",
+        old="traced.enter()",
+        new="pass",
+        caught_by="test_http_requests_are_part_of_the_trace_of_their_calls",
+        lines=(1,),
+    ),
+    Mutant(
+        name="percentiles are those of a rank too low",
+        old="ranks = [-(-percent * count // 100) for percent in _PERCENTS]",
+        new="ranks = [percent * count // 100 for percent in _PERCENTS]",
+        caught_by="test_percentiles_are_within_one_percent_of_the_exact_ones",
+    ),
+]
+
+MUTANTS = [mutant for table in (OUTGOING, INCOMING, TAP, EVERYWHERE, TRACING) for mutant in table]
 
 
 class RottenError(Exception):

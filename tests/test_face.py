@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import re
+import subprocess
+import sys
+from ast import literal_eval
 from types import ModuleType
 from typing import Any, get_origin
 
@@ -51,7 +54,21 @@ def test_the_face_is_exactly_this() -> None:
 
 
 def test_no_name_leaks_from_the_face() -> None:
+    assert [name for name in FACE if not hasattr(mcp_intercept, name)] == []  # each is imported when first used
     assert public_names(mcp_intercept) == set(FACE)
+
+
+def test_the_face_shows_its_names_before_they_are_used() -> None:
+    script = "import mcp_intercept, sys; print([*dir(mcp_intercept)]); assert 'mcp' not in sys.modules"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {*FACE, "errors", "methods", "middleware"} <= {*literal_eval(run.stdout)}
+
+
+def test_public_modules_need_no_import_of_their_own() -> None:
+    script = (
+        "import mcp_intercept; mcp_intercept.errors.InterceptError; mcp_intercept.middleware; mcp_intercept.methods"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_every_name_of_the_face_is_found() -> None:

@@ -39,7 +39,7 @@ from mcp_intercept import CallbackClientSession, connect, intercept, intercept_a
 from mcp_intercept.errors import InterceptError
 from mcp_intercept.middleware import TracingMiddleware
 from tests.ears import Ears, Error, rpc_error, settled
-from tests.server import ROOT, STDIO, make_server
+from tests.server import ROOT, STDIO, http_server, make_server
 from tests.telemetry import OURS, Point, Telemetry
 from tests.test_cancellation import Steps, pending, settle
 from tests.test_fidelity import CALLS, ERAS, ONLY, converse, heard, outcome, parts, seconds, told
@@ -2161,3 +2161,31 @@ async def test_over_stdio_a_server_is_told_of_the_trace(telemetry: Telemetry) ->
     [span] = of(telemetry)
     assert facts(span)["network.transport"] == "pipe"
     assert not {"server.address", "network.protocol.name"} & set(facts(span))
+
+
+async def test_http_requests_are_part_of_the_trace_of_their_calls(telemetry: Telemetry) -> None:
+    seen: list[tuple[str, int]] = []
+
+    httpx: Any = import_module("httpx" if LINE_1 else "httpx2")
+
+    class Transport(httpx.AsyncHTTPTransport):  # type: ignore[misc]
+        async def handle_async_request(self, request: Any) -> Any:
+            # As an instrumentation of the HTTP client would.
+            body = json.loads(request.content or b"{}")
+            if body.get("method") == "tools/call":
+                seen.append((body["params"]["arguments"]["text"], trace.get_current_span().get_span_context().span_id))
+            return await super().handle_async_request(request)
+
+    with http_server() as url:
+        async with httpx.AsyncClient(transport=Transport()) as client:
+            async with connect(url, tracing_to(telemetry, capture_content=True), http_client=client) as session:
+                for number in range(3):
+                    await session.call_tool("echo", {"text": f"number {number}"})
+    spans = of(telemetry)
+    said = {
+        json.loads(facts(span)["gen_ai.tool.call.arguments"])["text"]: span.context.span_id
+        for span in spans
+        if span.context
+    }
+    assert len(said) == 3
+    assert dict(seen) == said

@@ -61,56 +61,51 @@ class _Sending:
 
 # What is being sent in this context. Contexts are copied, and the copies kept; where the server is in this process, its
 # code may run in one. So what was taken is marked on the object.
-_sending: ContextVar[_Sending | None] = ContextVar("mcp_intercept_sending", default=None)
-
-
-def is_sending() -> bool:
-    """Whether anything traced is being sent in this context."""
-    return _sending.get() is not None
+sending: ContextVar[_Sending | None] = ContextVar("mcp_intercept_sending", default=None)
 
 
 def take(to: object) -> Traced | None:
     """The traced message that is being handed to `to` in this context; from now on, it is nobody else's."""
-    sending = _sending.get()
-    if sending is None or sending.is_taken or sending.to is not to:
+    held = sending.get()
+    if held is None or held.is_taken or held.to is not to:
         return None
-    sending.is_taken = True
-    return sending.traced
+    held.is_taken = True
+    return held.traced
 
 
 def about_to_be_written() -> Traced | None:
     """The traced message that the SDK is about to write in this context."""
-    sending = _sending.get()
-    return sending.traced if sending is not None and sending.on_wire and not sending.is_taken else None
+    held = sending.get()
+    return held.traced if held is not None and held.on_wire and not held.is_taken else None
 
 
 def take_for_wire() -> Traced | None:
     """The same; the SDK writes it now."""
-    sending = _sending.get()
-    return None if about_to_be_written() is None or sending is None else take(sending.to)
+    held = sending.get()
+    return None if held is None or not held.on_wire else take(held.to)
 
 
 def given_up(to: object) -> Traced | None:
     """The traced message that was written to `to` in this context, when nobody waits for its answer any more."""
-    sending = _sending.get()
-    return sending.traced if sending is not None and sending.on_wire and sending.to is to else None
+    held = sending.get()
+    return held.traced if held is not None and held.on_wire and held.to is to else None
 
 
-async def send(traced: Traced, sending: Awaitable[Any], *, to: object, on_wire: bool) -> Any:
-    """Await `sending`, which hands `traced` to `to`.
+async def send(traced: Traced, awaitable: Awaitable[Any], *, to: object, on_wire: bool) -> Any:
+    """Await `awaitable`, which hands `traced` to `to`.
 
     Args:
         traced: The message.
-        sending: What sends it.
+        awaitable: What sends it.
         to: Who takes it.
         on_wire: Whether that is what the SDK writes to.
     """
     held = _Sending(traced, to, on_wire)
-    token = _sending.set(held)
+    token = sending.set(held)
     try:
-        return await sending
+        return await awaitable
     finally:
         with suppress(ValueError):  # a coroutine that was dropped is closed in another context
-            _sending.reset(token)
+            sending.reset(token)
         # Copies of the context may be kept.
         held.is_taken, held.to = True, None

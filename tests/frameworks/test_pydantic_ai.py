@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -20,6 +22,7 @@ from pydantic_ai.models.function import FunctionModel
 
 from mcp_intercept import intercept, intercept_all
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
+from tests.server import ROOT
 from tests.wire import LINE_1
 
 pytestmark = pytest.mark.anyio
@@ -115,3 +118,18 @@ async def test_the_sessions_of_one_transport(server: Server) -> None:
     assert await answer_with(MCPToolset(Intercepted(transport_of(server), seen, Rewrite()))) == "41"
     assert_seen(seen)
     assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
+
+
+def test_a_traced_run_is_one_tree_with_one_span_a_call() -> None:
+    """Also where FastMCP's client has a span of its own for each call."""
+    command = [sys.executable, str(ROOT / "examples" / "agents" / "pydantic_ai_traced.py")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr
+    lines = run.stdout.splitlines()
+    assert lines[1].startswith("invoke_agent")
+    assert [line for line in lines[1:] if not line.startswith("  ")] == [lines[1]]
+    [tool] = [at for at, line in enumerate(lines) if line.startswith("  execute_tool forecast (INTERNAL)")]
+    assert lines[tool + 1].startswith("    tools/call forecast (CLIENT)")
+    assert "'network.transport': 'pipe'" in lines[tool + 1]
+    assert "mcp.protocol.version" in lines[tool + 1]
+    assert len([line for line in lines if "tools/call" in line.partition(" (")[0]]) == 1
