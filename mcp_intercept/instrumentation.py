@@ -38,12 +38,13 @@ try:
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 
     register_post_import_hook: Any = import_module("wrapt").register_post_import_hook  # which has no types
-except ImportError as error:
-    raise MissingExtraError("MCPInterceptInstrumentor", "otel") from error
+except ImportError:
+    # Not "as error", which type checkers would take for a name of this module's.
+    raise MissingExtraError("MCPInterceptInstrumentor", "otel") from sys.exc_info()[1]
 
 __all__ = ["MCPInterceptInstrumentor"]
 
-logger = logging.getLogger("mcp_intercept")
+_logger = logging.getLogger("mcp_intercept")
 
 
 class MCPInterceptInstrumentor(BaseInstrumentor):  # type: ignore[misc]
@@ -121,7 +122,7 @@ class _Waiting:
             self._undo = _open(self._options)
         except Exception:
             # Whoever opens a session knows nothing of this.
-            logger.exception("MCP sessions are not traced")
+            _logger.exception("MCP sessions are not traced")
 
     def _restore(self) -> None:
         self._is_over = True
