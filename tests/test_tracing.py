@@ -1353,6 +1353,17 @@ async def test_the_span_of_another_client_library_is_enriched_once(telemetry: Te
     assert (found["jsonrpc.request.id"], found["acme.note"]) == (str(frames[0]["id"]), "kept")
 
 
+async def test_a_span_that_only_its_name_tells_is_enriched(telemetry: Telemetry) -> None:
+    tracer = telemetry.tracer_provider.get_tracer("agent")
+    async with wired(tracing_to(telemetry)) as (session, _):
+        with tracer.start_as_current_span("execute_tool tool") as enclosing:
+            await say(session)
+        with tracer.start_as_current_span("execute_tool other"):
+            await say(session)
+    assert "jsonrpc.request.id" in {**(getattr(enclosing, "attributes", None) or {})}
+    assert [span.name for span in of(telemetry)] == ["tools/call tool"]
+
+
 async def test_an_enriched_span_shows_how_the_call_failed(telemetry: Telemetry) -> None:
     async def fail(frame: Frame) -> Frame:
         return {"content": [], "isError": True}

@@ -570,7 +570,10 @@ def _stands_for(span: Span, method: str, subject: Subject) -> bool:
     of_method = attributes.get(semconv.METHOD_NAME)
     if of_method is not None:
         return of_method == method and getattr(span, "kind", None) is SpanKind.CLIENT
-    return method == "tools/call" and attributes.get(semconv.OPERATION_NAME) == semconv.EXECUTE_TOOL
+    # Some frameworks say what a span is at its end, but by its name from the start.
+    is_named = getattr(span, "name", None) == f"{semconv.EXECUTE_TOOL} {subject.name}"
+    operation = attributes.get(semconv.OPERATION_NAME, semconv.EXECUTE_TOOL if is_named else None)
+    return method == "tools/call" and operation == semconv.EXECUTE_TOOL
 
 
 def _version_of(context: MiddlewareContext[Any], result: Any) -> str | None:
