@@ -991,15 +991,15 @@ TRACING = [
     ),
     Mutant(
         name="a wrapper further in traces the same message again",
-        old="return None  # a wrapper around this one traces the same message already",
-        new="pass",
+        old="and outer.tracing.has_provider(self._providers.tracer)",
+        new="and False",
         caught_by="test_of_each_message_there_is_one_span_however_wrappers_are_nested",
     ),
     Mutant(
         name="the server is not told of the trace",
         old="return _with_meta(self.method, params, self._carrier) if self._carrier and not injected else params",
         new="return params",
-        caught_by="test_whatever_is_said_only_the_trace_context_is_added",
+        caught_by="test_over_stdio_a_server_is_told_of_the_trace",
         lines=(1,),
     ),
     Mutant(
