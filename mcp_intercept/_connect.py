@@ -107,7 +107,10 @@ async def connect(
                 client_info=client_info,
             )
             session = intercept(inner, manager, connection_id=connection_id)
-            attach_wire(session, tap, link if _is_url(server) else None)
+            if _is_url(server):
+                attach_wire(session, tap, link, server)
+            else:
+                attach_wire(session, tap)
             async with session:
                 await line.handshake(session, mode)
                 try:

@@ -56,6 +56,23 @@ def is_sdk_timeout(error: BaseException) -> bool:
     return raised is not None and caught.__traceback__ is not None and raised.tb_frame is caught.__traceback__.tb_frame
 
 
+CLOSED = "connection_closed"
+"""What observers call an error that means that the connection ended before the answer came."""
+
+# How the SDK says so: as errors that it makes up, and those of its streams.
+_CLOSED_MESSAGES = ("Connection closed", "SSE stream ended")
+_CLOSED_TYPES = frozenset({"BrokenResourceError", "ClosedResourceError", "EndOfStream"})
+
+
+def is_closed(error: BaseException | None) -> bool:
+    """Whether `error` means that the connection ended before the answer came."""
+    data = getattr(error, "error", None)
+    if getattr(data, "code", None) != -32000:
+        return type(error).__module__.startswith("anyio") and type(error).__name__ in _CLOSED_TYPES
+    message = getattr(data, "message", None)
+    return isinstance(message, str) and message.startswith(_CLOSED_MESSAGES)
+
+
 def outcome_of(result: Any, error: BaseException | None) -> Outcome:
     """How a message ended, see `MCPResponseContext.outcome`."""
     if error is None:

@@ -54,9 +54,6 @@ def _this_loop() -> object | None:
 _UNKNOWN = object()
 
 
-_UNKNOWN_ENDPOINT = Endpoint()
-
-
 class _Link(Protocol):
     """The HTTP side of a connection, or what finds it."""
 
@@ -77,6 +74,8 @@ class _Transport:
         self._reached: transports.Reached | None = None
         # Unless it is known to have none.
         self.has_session_id = True
+        # What is known before it is up.
+        self.known = Endpoint()
 
     def found(self) -> Any:
         """The HTTP side that this package listens on, if there is one."""
@@ -91,7 +90,7 @@ class _Transport:
     @property
     def endpoint(self) -> Endpoint:
         reached = self._reached or self._look()
-        return _UNKNOWN_ENDPOINT if reached is None else reached.endpoint
+        return self.known if reached is None or reached.endpoint.transport is None else reached.endpoint
 
     def _look(self) -> transports.Reached | None:
         session = self._session()

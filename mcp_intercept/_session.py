@@ -23,7 +23,7 @@ from mcp_intercept._context import CallOptions, Endpoint
 from mcp_intercept._interception import Interception
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._rounds import ASKING_METHODS, QUESTIONS, is_answer
-from mcp_intercept._sdk import LINE, ClientSession, line, spans
+from mcp_intercept._sdk import LINE, ClientSession, line, spans, transports
 from mcp_intercept._wire import WireTap
 from mcp_intercept.errors import SessionStateError, UnsupportedTargetError
 
@@ -299,10 +299,15 @@ def new_connection_id() -> str:
     return f"mcp-{next(_connection_numbers)}"
 
 
-def attach_wire(session: CallbackClientSession, tap: WireTap, link: line.HttpLink | None = None) -> None:
+def attach_wire(
+    session: CallbackClientSession, tap: WireTap, link: line.HttpLink | None = None, url: str | None = None
+) -> None:
     """Make a session know its wire: for JSON-RPC ids and responses, headers of single calls, and the session id."""
-    session._interception.incoming.tap = tap
-    session._interception.link = link or session._interception.link
+    interception = session._interception
+    interception.incoming.tap = tap
+    interception.link = link or interception.link
+    if url is not None:
+        interception.transport.known = transports.http_endpoint(url)
 
 
 # Functions, as a subclass of ClientSession may have attributes of any name.

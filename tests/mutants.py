@@ -999,7 +999,7 @@ TRACING = [
         name="the server is not told of the trace",
         old="return _with_meta(self.method, params, self._carrier) if self._carrier and not injected else params",
         new="return params",
-        caught_by="test_over_stdio_a_server_is_told_of_the_trace",
+        caught_by="test_calls_at_once_keep_to_their_own_traces",
         lines=(1,),
     ),
     Mutant(

@@ -380,9 +380,12 @@ async def test_a_command_that_does_not_exist_is_the_error_of_the_system() -> Non
 
 
 async def test_a_server_that_dies_at_once_is_the_error_of_the_sdk() -> None:
-    with anyio.fail_after(20), pytest.raises(Exception, match="Connection closed"):
+    with anyio.fail_after(20), pytest.raises(Exception) as raised:  # noqa: PT011 - line 1 has two
         async with connect([sys.executable, "-c", "pass"]):
             pass  # pragma: no cover - never entered
+    # It may be gone before the first message is written.
+    is_gone = isinstance(raised.value, (anyio.ClosedResourceError, anyio.BrokenResourceError))
+    assert is_gone or str(raised.value) == "Connection closed"
 
 
 async def test_an_exception_of_the_body_comes_out_as_it_is(url: str) -> None:

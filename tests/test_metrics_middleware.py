@@ -823,7 +823,7 @@ def test_whatever_the_names_prometheus_can_read_them(names: list[tuple[str, str,
         spend(metrics, context=message(name=name, connection_id=connection_id))
         spend(metrics, context=message(method), error=type("Failed", (Exception,), {})())
     registry = CollectorRegistry()
-    registry.register(metrics.prometheus_collector())
+    registry.register(metrics.prometheus_collector(connection_ids=True))
     # The stricter of the two formats; its functions have no types.
     writer: Any = exposition
     reader: Any = parser
@@ -937,7 +937,7 @@ async def test_no_figure_holds_what_a_call_says_or_is_answered(
     assert snapshot.fast_calls
     assert snapshot.recent_errors
     registry = CollectorRegistry()
-    registry.register(metrics.prometheus_collector())
+    registry.register(metrics.prometheus_collector(connection_ids=True))
     shown = [repr(snapshot), json.dumps(snapshot.as_dict()), generate_latest(registry).decode(), repr(metrics)]
     assert [text for text in shown if SECRET in text] == []
     assert SECRET.encode() not in pickle.dumps(snapshot)
@@ -1133,7 +1133,7 @@ def test_an_option_that_cannot_be_meant_is_refused(options: Any, complaint: str)
 def exposed(metrics: MetricsMiddleware) -> Generator[Callable[[], dict[Any, float]], None, None]:
     """A real exporter on loopback; the value scrapes it: `{(name, *sorted labels): value}`."""
     registry = CollectorRegistry(auto_describe=True)
-    registry.register(metrics.prometheus_collector())
+    registry.register(metrics.prometheus_collector(connection_ids=True))
     server, thread = start_http_server(0, "127.0.0.1", registry)
 
     def scrape() -> dict[Any, float]:
@@ -1231,6 +1231,18 @@ def test_what_prometheus_counts_never_goes_back() -> None:
     assert earlier[sample("mcp_client_lost_operations_total")] == 40
     assert metrics.snapshot().totals.count == 0
     pending.close()
+
+
+async def test_sessions_of_a_single_call_add_up_for_prometheus() -> None:
+    registry = CollectorRegistry()
+    metrics = MetricsMiddleware()
+    registry.register(metrics.prometheus_collector())
+    labels = {"direction": "outgoing", "kind": "request", "method": "tools/call", "name": "add", "outcome": "ok"}
+    for count in range(1, 4):
+        async with connect(make_server(), metrics) as session:
+            await session.call_tool("add", {"a": 1, "b": 2})
+        assert registry.get_sample_value("mcp_client_operations_total", labels) == count
+    assert b"connection_id" not in generate_latest(registry)
 
 
 def test_without_prometheus_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,9 @@ from opentelemetry.metrics import Histogram, Meter
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.facts import OWN_TYPES, Ending, Subject, is_known, short_name
 
-_MAX_VALUES = 500
-_MAX_LISTED = 2000
+# Few enough for what OpenTelemetry's SDK itself can hold: 2000 sets of labels for each instrument.
+_MAX_VALUES = 200
+_MAX_NAMES = 1000
 
 
 class _Bounded:
@@ -46,7 +47,7 @@ class Durations:
 
     def __init__(self, meter: Meter, *, uris: bool) -> None:
         self._uris = uris
-        self._names = {name: _Bounded(_MAX_LISTED) for name in (semconv.TOOL_NAME, semconv.PROMPT_NAME)}
+        self._names = {name: _Bounded(_MAX_NAMES) for name in (semconv.TOOL_NAME, semconv.PROMPT_NAME)}
         self._methods = _Bounded(_MAX_VALUES)
         self._codes = _Bounded(_MAX_VALUES)
         self._types = _Bounded(_MAX_VALUES)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from mcp_intercept._context import Endpoint, MiddlewareContext, outcome_of, printable
+from mcp_intercept._context import CLOSED, Endpoint, MiddlewareContext, is_closed, outcome_of, printable
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.echoes import without_echoes
 from mcp_intercept._otel.json_like import is_object
@@ -24,16 +24,14 @@ _WITH_URI = frozenset(
 # A URI may carry credentials: a user and a password, or signatures, as the conventions of `url.full` name them.
 _USER_INFO = re.compile(r"(?<=://)[^/?#]*@")
 _SIGNATURE = re.compile(
-    r"(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig)=[^&#]*", re.IGNORECASE
+    r"(?<=[?&])((?:X-Amz-|X-Goog-)?(?:Signature|Credential|Security-Token)|AWSAccessKeyId|sig"
+    r"|[\w-]*(?:token|secret|password|api[_-]?key))=[^&#]*",
+    re.IGNORECASE,
 )
-
-CLOSED = "connection_closed"
-"""`error.type` where the connection ended before the answer came."""
 
 OWN_TYPES = frozenset({semconv.TOOL_ERROR, "timeout", "cancelled", CLOSED})
 """What `error.type` may be besides codes and the names of exceptions."""
 
-_CLOSED = (-32000, "Connection closed")
 # What else calls itself a code of JSON-RPC could have thousands of digits.
 _CODES = range(-(2**31), 2**31)
 
@@ -68,7 +66,10 @@ def without_credentials(uri: str) -> str:
 
 def attributes_of(context: MiddlewareContext[Any], subject: Subject) -> dict[str, Any]:
     """The attributes that are known before a message is sent."""
-    attributes: dict[str, Any] = {semconv.METHOD_NAME: printable(context.method)}
+    attributes: dict[str, Any] = {
+        semconv.METHOD_NAME: printable(context.method),
+        semconv.CONNECTION_ID: printable(context.connection_id),
+    }
     if context.method == "tools/call":
         attributes[semconv.OPERATION_NAME] = semconv.EXECUTE_TOOL
     if subject.attribute is not None:
@@ -120,15 +121,14 @@ def ending_of(result: Any, error: BaseException | None, *, served: bool) -> Endi
         return Ending()
     if outcome in ("tool_error", "timeout", "cancelled"):
         return Ending(semconv.TOOL_ERROR if outcome == "tool_error" else outcome)
+    if is_closed(error):
+        return Ending(CLOSED)
     data = getattr(error, "error", None)
     code = getattr(data, "code", None)
     if isinstance(code, int):
         message = getattr(data, "message", None)
         if code not in _CODES:
             return Ending(semconv.OTHER, semconv.OTHER, message)
-        if (code, message) == _CLOSED:
-            # The SDK's own word for it, and no answer of the server.
-            return Ending(CLOSED, None, message)
         is_error = not (served and code in semconv.SERVER_NO_ERRORS)
         return Ending(str(code) if is_error else None, str(code), message if is_error else None)
     status = getattr(getattr(error, "response", None), "status_code", None)

@@ -47,6 +47,9 @@ CAPTURE_CONTENT = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 """The environment variable by which users ask for content."""
 
 # What the conventions have no name for.
+CONNECTION_ID = "mcp_intercept.connection_id"
+"""The `connection_id` of the session: of several servers over stdio, only that tells which."""
+
 ATTEMPTS = "mcp_intercept.attempts"
 """How often the request was sent; set when that is not once."""
 

@@ -20,13 +20,12 @@ from opentelemetry.trace import INVALID_SPAN, Link, Span, SpanContext, SpanKind,
 from pydantic import BaseModel
 
 from mcp_intercept._chain import Invocation
-from mcp_intercept._context import Endpoint, MiddlewareContext, printable
+from mcp_intercept._context import CLOSED, Endpoint, MiddlewareContext, printable
 from mcp_intercept._faults import Faults
 from mcp_intercept._otel import semconv
 from mcp_intercept._otel.capture import Capture
 from mcp_intercept._otel.durations import Durations
 from mcp_intercept._otel.facts import (
-    CLOSED,
     Ending,
     Subject,
     attributes_of,
@@ -158,9 +157,13 @@ class Tracer:
     def _begin_calling(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> Operation:
         subject = subject_of(context.method, context.params)
         operation = Operation(self, context, invocation, subject)
-        if self._wishes.is_excluded(context.method) or _is_suppressed():
+        if _is_suppressed():
             return operation
-        operation.start(self._connection(context))
+        # A session begins with its first message, whether that is excluded or not.
+        operation.connection = self._connection(context)
+        if self._wishes.is_excluded(context.method):
+            return operation
+        operation.started = perf_counter()
         attributes = attributes_of(context, subject)
         enclosing = trace.get_current_span()
         if (
@@ -182,7 +185,8 @@ class Tracer:
     def _begin_serving(self, context: MiddlewareContext[Any], invocation: Invocation | None) -> Operation:
         subject = subject_of(context.method, context.params)
         operation = Operation(self, context, invocation, subject)
-        operation.start(self._connection(context))
+        operation.connection = self._connection(context)
+        operation.started = perf_counter()
         parent = self._extract(context.params)
         links = self._links(context)
         ambient = trace.get_current_span().get_span_context()
@@ -248,8 +252,6 @@ class Tracer:
         labels = connection.labels(context.protocol_version or _version_of(context, result))
         if served:
             labels = {name: value for name, value in labels.items() if name not in _NOT_OF_SERVERS}
-        if context.method in _LISTS and error is None and not served:
-            self.guard("learn names from a list", self._learn, connection, context.method, result)
         if span.is_recording():
             self.guard("describe a message", self._describe, operation, result, ending, labels)
         if ending.error_type == CLOSED:
@@ -268,7 +270,8 @@ class Tracer:
         if operation.is_own:
             self.guard("end a span", span.end)
 
-    def _learn(self, connection: _Connection, method: str, result: Any) -> None:
+    def learn(self, connection: _Connection, method: str, result: Any) -> None:
+        """Note the names in a list."""
         self._durations.learn(method, result)
         if line.next_cursor_of(result) is None:
             connection.has_listed.add(semconv.TOOL_NAME if method == "tools/list" else semconv.PROMPT_NAME)
@@ -435,11 +438,6 @@ class Operation:
         if invocation is not None:
             self._outer, invocation.traced = invocation.traced, self
 
-    def start(self, connection: _Connection) -> None:
-        """Its time begins."""
-        self.started = perf_counter()
-        self.connection = connection
-
     def begin(self, span: Span, context: Context | None = None) -> None:
         """It has a span of its own, in `context`, else in the current one."""
         self.span = span
@@ -456,6 +454,8 @@ class Operation:
         """The message has left this part of the chain."""
         if self.invocation is not None:
             self.invocation.traced = self._outer
+        if self.method in _LISTS and error is None and self.message.direction == "outgoing":
+            self.tracing.guard("learn names from a list", self.tracing.learn, self.connection, self.method, result)
         if self.started is not None:
             seconds = perf_counter() - self.started
             self.tracing.guard("end to trace a message", self.tracing.finish, self, seconds, result, error)

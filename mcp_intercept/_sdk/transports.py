@@ -23,6 +23,7 @@ from mcp_intercept._sdk.http import HttpLinkBase
 __all__ = [
     "Reached",
     "StdioServerParameters",
+    "http_endpoint",
     "http_streams",
     "in_process_server",
     "link_of",
@@ -94,11 +95,12 @@ def _reached_by(module: str | None, variables: Mapping[str, Any]) -> Reached | N
         return Reached(Endpoint(transport="pipe") if is_pipe else Endpoint(transport="tcp", protocol="websocket"))
     transport = variables.get("self")
     if isinstance(transport, StreamableHTTPTransport):
-        return Reached(_http_endpoint(transport.url), transport)
-    return Reached(_http_endpoint(variables["endpoint_url"])) if module == "mcp.client.sse" else None
+        return Reached(http_endpoint(transport.url), transport)
+    return Reached(http_endpoint(variables["endpoint_url"])) if module == "mcp.client.sse" else None
 
 
-def _http_endpoint(url: str) -> Endpoint:
+def http_endpoint(url: str) -> Endpoint:
+    """Where a URL leads."""
     try:
         parts = urlsplit(url)
         port = parts.port or (443 if parts.scheme == "https" else 80)

@@ -11,7 +11,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from mcp_intercept._chain import NextFunctionT
-from mcp_intercept._context import MiddlewareContext, Outcome, outcome_of, printable
+from mcp_intercept._context import CLOSED, MiddlewareContext, Outcome, is_closed, outcome_of, printable
 from mcp_intercept._faults import Faults
 from mcp_intercept._metrics.tally import (
     BOUNDS,
@@ -207,7 +207,7 @@ class MetricsMiddleware(Middleware):
             for records in (self._recent_errors, self._slow, self._fast):
                 records.clear()
 
-    def prometheus_collector(self) -> Collector:
+    def prometheus_collector(self, *, connection_ids: bool = False) -> Collector:
         """What shows all figures to Prometheus, from the start of this middleware on; it needs the extra `prometheus`.
 
         Register it once: `prometheus_client.REGISTRY.register(metrics.prometheus_collector())`. There are
@@ -218,10 +218,16 @@ class MetricsMiddleware(Middleware):
         - `mcp_client_slow_operations_total`, of the requests that the client sent
         - `mcp_client_operations_in_flight`, a gauge
 
-        all labelled with `direction`, `kind`, `method`, `name` (empty if there is none) and `connection_id`, and
+        all labelled with `direction`, `kind`, `method`, `name` (empty if there is none), and
 
         - `mcp_client_overflowed_operations_total`, those counted as `"_OTHER"`
         - `mcp_client_lost_operations_total`, those not counted at all
+
+        One for each registry: a second one has the same names.
+
+        Args:
+            connection_ids: Whether `connection_id` is a label as well. Where each call has a session of its own, as in
+                some frameworks, no series would ever grow.
 
         Raises:
             MissingExtraError: `prometheus_client` is not installed.
@@ -230,7 +236,7 @@ class MetricsMiddleware(Middleware):
             from mcp_intercept._metrics.prometheus import PrometheusCollector
         except ImportError as error:
             raise MissingExtraError("MetricsMiddleware.prometheus_collector", "prometheus") from error
-        return PrometheusCollector(self._lifetime)
+        return PrometheusCollector(self._lifetime, connection_ids)
 
     def _begin(self, context: MiddlewareContext[Any]) -> tuple[Series, float] | None:
         """Count a message as in flight.
@@ -337,7 +343,9 @@ class MetricsMiddleware(Middleware):
         if outcome != "error":
             return outcome
         code = getattr(getattr(error, "error", None), "code", None)
-        if isinstance(code, int):
+        if is_closed(error):
+            error_type = CLOSED
+        elif isinstance(code, int):
             error_type = str(code) if code in _CODES else OTHER
         else:
             error_type = printable(type(error).__name__)

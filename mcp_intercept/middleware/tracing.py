@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -41,28 +41,32 @@ class TracingMiddleware(Middleware):
 
     Where it stands in the chain decides what a span is: outside a retry it is the call, with an event for each further
     attempt; inside, each attempt has its own. Attributes that begin with `mcp_intercept.` tell what the wire does not
-    show: short cuts, params that a middleware changed, attempts, rounds.
+    show: the connection id, answers of a middleware that nothing was sent for, params that a middleware changed,
+    attempts, rounds. Of several around one session, in wrappers of their own, one makes the spans; in one chain, each.
 
     Metrics, in seconds, also for what is not sampled: `mcp.client.operation.duration`, `mcp.server.operation.duration`
     (for what the server asks) and `mcp.client.session.duration`. The names of tools and prompts that no server knows
     are `_OTHER` there.
 
     What is said stays out of it, unless it is asked for. The status description is the message of a JSON-RPC error,
-    without what it repeats of the arguments. Without an OpenTelemetry SDK it does next to nothing. Its own faults, and
-    those of providers, processors and propagators, are logged once and never reach a call.
+    without what it repeats of the arguments (see `error_messages`). Without an OpenTelemetry SDK it does next to
+    nothing. Its own faults, and those of providers, processors and propagators, are logged once and never reach a call.
 
     Args:
         tracer_provider: Instead of the global one.
         meter_provider: Instead of the global one.
-        propagator: Instead of the global one. One that injects nothing keeps trace ids from servers.
+        propagator: Instead of the global one, which by default sends the trace and the baggage. One that injects
+            nothing keeps them from servers.
         capture_content: Whether spans show the arguments and results of tools, and the variables of prompts; or the
             names of the tools and prompts that may. By default, what the environment variable
-            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says: `true`, `span_only` or `span_and_event`.
+            `OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT` says: `true`, `span_only` or `span_and_event`. With
+            it, the text of a tool error is the status description.
         redact: Called as `redact(attribute, value)` with content before it is shown; returns what to show of it,
-            `None` for nothing. It gets JSON-like data.
+            `None` for nothing. It gets JSON-like data, for `gen_ai.tool.call.arguments`, `gen_ai.tool.call.result` and
+            `gen_ai.prompt.variable.<name>`.
         max_content_length: How many characters of JSON to show of each; what is longer is cut down to valid JSON.
         error_messages: Whether the message of a JSON-RPC error is the status description, as the conventions say.
-        exclude: Methods that get neither spans nor durations, e.g. `["ping", "notifications/*"]`.
+        exclude: Methods, as on the wire, that get neither spans nor durations, e.g. `["ping", "notifications/*"]`.
         enrich_enclosing: Whether to add to a span of somebody else's that stands for the same call, instead of making
             another: the `execute_tool` span of an agent framework, the CLIENT span of FastMCP's client.
         incoming_notifications: Whether notifications of the server get SERVER spans, too.
@@ -152,7 +156,7 @@ def _method_filter(exclude: Any) -> Callable[[str], bool]:
 
 
 def _checked_texts(name: str, values: Any, wanted: str) -> frozenset[str]:
-    if isinstance(values, Iterable) and not isinstance(values, (str, bytes)):
+    if isinstance(values, Iterable) and not isinstance(values, (str, bytes, Mapping)):
         texts: list[Any] = [*values]
         if all(isinstance(text, str) for text in texts):
             return frozenset(texts)
