@@ -94,9 +94,9 @@ class _Transport:
 
     def _look(self) -> transports.Reached | None:
         session = self._session()
-        if session is not None:
-            self._reached = transports.reached_through(untapped(line.write_stream_of(session)))
-            self.has_session_id = self._reached is None or self._reached.http is not None
+        write_stream = None if session is None else untapped(line.write_stream_of(session))
+        self._reached = transports.reached_through(write_stream)
+        self.has_session_id = self._reached is None or self._reached.http is not None
         return self._reached
 
 

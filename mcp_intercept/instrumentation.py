@@ -55,7 +55,7 @@ class MCPInterceptInstrumentor(BaseInstrumentor):  # type: ignore[misc]
     done, is logged and does nothing.
     """
 
-    _undo: Callable[[], None] | None = None
+    _undo: Callable[[], None]
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """What it instruments, as a requirement; with another version installed it does nothing, and says so."""
@@ -71,9 +71,7 @@ class MCPInterceptInstrumentor(BaseInstrumentor):  # type: ignore[misc]
             register_post_import_hook(waiting.begin, "mcp")
 
     def _uninstrument(self, **_: Any) -> None:
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
+        self._undo()
 
 
 def _open(options: dict[str, Any]) -> Callable[[], None]:

@@ -188,6 +188,7 @@ def test_nothing_of_what_is_said_leaves_the_process(received: Received) -> None:
     attributes = received.span("tools/call forecast").attributes
     assert attributes.pop("mcp.protocol.version")
     assert attributes.pop("jsonrpc.request.id")
+    assert attributes.pop("mcp_intercept.connection_id").startswith("mcp-")
     assert attributes == {
         "mcp.method.name": "tools/call",
         "gen_ai.operation.name": "execute_tool",
@@ -293,7 +294,24 @@ TAKEN_BACK_LATER = """
 """
 
 
-@pytest.mark.parametrize("script", [NOTHING, TAKEN_BACK, TAKEN_BACK_LATER], ids=["nothing", "taken back", "later"])
+# Some had looked up what it waits with, before it was over.
+IN_USE = """
+    import anyio
+    from mcp import ClientSession
+    from mcp_intercept.instrumentation import MCPInterceptInstrumentor
+
+    waiting = ClientSession.__init__
+    for _ in range(2):
+        waiting(ClientSession.__new__(ClientSession), *anyio.create_memory_object_stream(0)[::-1])
+    assert ClientSession.__init__ is not waiting and "__wrapped__" in vars(ClientSession.__init__)
+    MCPInterceptInstrumentor().uninstrument()
+    assert "__wrapped__" not in vars(ClientSession.__init__)
+"""
+
+
+@pytest.mark.parametrize(
+    "script", [NOTHING, TAKEN_BACK, TAKEN_BACK_LATER, IN_USE], ids=["nothing", "taken back", "later", "in use"]
+)
 def test_it_waits_for_the_program_to_import_the_sdk(script: str, tmp_path: Path) -> None:
     done = run([INSTRUMENT, sys.executable, "-c", dedent(script)], environment(), tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -35,7 +35,17 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, StatusCode, TraceFlags
 from pydantic import BaseModel
 
-from mcp_intercept import CallbackClientSession, connect, intercept, intercept_all
+from mcp_intercept import (
+    CallbackClientSession,
+    MiddlewareContext,
+    MiddlewareManager,
+    connect,
+    intercept,
+    intercept_all,
+)
+from mcp_intercept._otel.echoes import without_echoes
+from mcp_intercept._otel.facts import rewritten
+from mcp_intercept._sdk.transports import http_endpoint
 from mcp_intercept.errors import InterceptError
 from mcp_intercept.middleware import MetricsMiddleware, TracingMiddleware
 from tests.ears import Ears, Error, rpc_error, settled
@@ -2244,3 +2254,61 @@ async def test_a_connection_that_ended_has_one_name(telemetry: Telemetry) -> Non
                 await say(session)
     assert [facts(span)["error.type"] for span in of(telemetry)] == ["connection_closed"] * 2
     assert {record.error_type for record in metrics.snapshot().recent_errors} == {"connection_closed"}
+
+
+async def test_as_long_as_a_list_goes_on_what_is_not_on_it_may_still_come(telemetry: Telemetry) -> None:
+    async def page(frame: Frame) -> Frame:
+        return {**RESULTS["tools/list"], "nextCursor": "2"}
+
+    async with wired(tracing_to(telemetry)) as (session, server):
+        server.answers["tools/list"] = page
+        await session.list_tools()
+        await say(session, "later")
+    assert labels_of(points_of(telemetry), "gen_ai.tool.name") == {"later"}
+
+
+async def test_what_has_no_session_is_traced(telemetry: Telemetry) -> None:
+    tracing = tracing_to(telemetry)
+    context: Any = MiddlewareContext("id", "tools/call", T.CallToolRequestParams(name="tool"), "own", 0.0)
+
+    async def call(context: Any) -> Any:
+        return T.CallToolResult(content=[])
+
+    assert (await MiddlewareManager([tracing]).process_request(context, call)).outcome == "ok"
+    assert await tracing(context, call) is not None  # by hand
+    assert [span.name for span in of(telemetry)] == ["tools/call tool"] * 2
+
+
+async def test_the_span_of_somebody_else_keeps_its_name(telemetry: Telemetry) -> None:
+    async def rename(context: Any, call_next: Any) -> Any:
+        context.params.name = "renamed"
+        return await call_next(context)
+
+    async with wired(tracing_to(telemetry), only_calls(rename)) as (session, _):
+        with tool_span(telemetry) as enclosing:
+            await say(session)
+    assert (enclosing.name, enclosing.attributes["gen_ai.tool.name"]) == ("execute_tool tool", "renamed")
+
+
+def test_values_that_cannot_be_compared_are_not_the_same() -> None:
+    class Awkward:
+        def __eq__(self, other: object) -> bool:
+            raise TypeError("no")
+
+        __hash__ = None  # type: ignore[assignment]
+
+    assert rewritten({"a": Awkward(), "b": 1}, {"a": Awkward(), "b": 1}) == ["a"]
+
+
+def test_a_message_is_not_shown_if_there_is_too_much_to_look_for() -> None:
+    assert without_echoes("bad", {"flags": [True] * 30_000}) is None
+
+
+def test_a_url_that_is_none_leads_somewhere_over_http() -> None:
+    assert http_endpoint("http://host:port/").address is None
+
+
+@pytest.mark.skipif(LINE_1, reason="line 1 has no tracer")
+def test_what_else_the_sdk_may_want_of_its_tracer_is_there() -> None:
+    tracing_to(Telemetry())
+    assert callable(import_module("mcp.shared._otel")._tracer.start_span)

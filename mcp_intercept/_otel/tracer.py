@@ -5,7 +5,7 @@ Above: `TracingMiddleware`, which says what its user wants. Below: what the conv
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -122,7 +122,7 @@ class Tracer:
         self._enriched: WeakSet[Span] = WeakSet()
         self._connections: WeakKeyDictionary[Any, _Connection] = WeakKeyDictionary()
         # The spans of calls that were answered with questions, by the id of the message.
-        self._asked: OrderedDict[str, SpanContext] = OrderedDict()
+        self._asked: deque[tuple[str, SpanContext]] = deque(maxlen=_MAX_OPEN_ROUNDS)
         line.leave_spans_to_us()
 
     def is_idle(self) -> bool:
@@ -199,8 +199,9 @@ class Tracer:
         return operation
 
     def _links(self, context: MiddlewareContext[Any]) -> list[Link]:
-        asked = None if context.related is None else self._asked.get(context.related.id)
-        return [] if asked is None else [Link(asked)]
+        if context.related is None:
+            return []
+        return [Link(span) for message_id, span in self._asked if message_id == context.related.id]
 
     def _start(
         self, kind: SpanKind, subject: Subject, attributes: dict[str, Any], parent: Context | None, links: list[Link]
@@ -381,9 +382,7 @@ class Tracer:
     def _note_questions(self, operation: Operation, result: Any) -> None:
         span = operation.span
         span.add_event(semconv.INPUT_REQUIRED, {semconv.QUESTIONS: len(result.input_requests or ())})
-        self._asked[operation.message.id] = span.get_span_context()
-        while len(self._asked) > _MAX_OPEN_ROUNDS:
-            self._asked.popitem(last=False)
+        self._asked.append((operation.message.id, span.get_span_context()))
 
 
 class Operation:

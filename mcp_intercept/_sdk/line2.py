@@ -79,9 +79,8 @@ def note_exit(session: ClientSession, left: Callable[[BaseException | None], Non
     found = ref(session)
 
     def close_binding_queues() -> None:
-        session = found()
-        if session is not None:
-            close(session)
+        left_session: Any = found()  # it lives, as it calls this
+        close(left_session)
         # What it is left with, only the frame of its __aexit__() knows.
         left(sys._getframe(1).f_locals.get("exc_val"))
 
