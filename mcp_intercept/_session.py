@@ -331,8 +331,8 @@ def session_id_of(session: CallbackClientSession) -> str | None:
 def know_ids(session: CallbackClientSession) -> None:
     """Have the calls of a session know their JSON-RPC ids from now on."""
     incoming = session._interception.incoming
-    if incoming.tap is None:
-        incoming.know_ids()
+    # Somebody may read along already.
+    incoming.know_ids()
 
 
 def note_exit(session: CallbackClientSession, callback: Callable[[BaseException | None], None]) -> None:

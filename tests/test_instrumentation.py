@@ -25,6 +25,7 @@ from mcp_intercept.errors import MissingExtraError
 from mcp_intercept.instrumentation import MCPInterceptInstrumentor
 from mcp_intercept.middleware import TracingMiddleware
 from tests.otlp import Received, receiver
+from tests.server import ROOT
 from tests.telemetry import Telemetry
 from tests.wire import LINE_1, wire
 
@@ -127,6 +128,8 @@ SLOW_SERVER = """\
 def environment(url: str | None = None, **more: str) -> dict[str, str]:
     """That of a user who exports to a URL."""
     outside = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    # As here: from the checkout, also where the package is installed.
+    outside["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [outside.get("PYTHONPATH")])])
     otel = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none", "OTEL_LOGS_EXPORTER": "none"}
     if url is not None:
         otel = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}

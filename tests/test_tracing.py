@@ -2312,3 +2312,23 @@ def test_a_url_that_is_none_leads_somewhere_over_http() -> None:
 def test_what_else_the_sdk_may_want_of_its_tracer_is_there() -> None:
     tracing_to(Telemetry())
     assert callable(import_module("mcp.shared._otel")._tracer.start_span)
+
+
+@pytest.mark.skipif(not LINE_1, reason="line 2 has no such stack")
+async def test_what_a_subclass_may_want_of_its_exit_stack_is_there(telemetry: Telemetry) -> None:
+    left: list[str] = []
+    async with wired(tracing_to(telemetry)) as (session, _):
+        await session.send_ping()
+        wrapped: Any = session.client_session
+        wrapped._exit_stack.callback(left.append, "left")
+    assert left == ["left"]
+
+
+@pytest.mark.skipif(not LINE_1, reason="line 2 carries the context")
+def test_what_is_never_sent_over_http_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    line: Any = import_module("mcp_intercept._sdk.line1")
+    monkeypatch.setattr(line, "_MAX_TRACED", 2)
+    link = line.HttpLink()
+    for number in range(5):
+        link.trace(number, None)
+    assert len(link._traced) <= 2
