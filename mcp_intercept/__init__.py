@@ -50,7 +50,7 @@ __all__ = [
     "intercept_all",
 ]
 
-if not TYPE_CHECKING:  # pragma: no branch
+if not TYPE_CHECKING:  # pragma: no branch - it never is, while it runs
     # Where the names above live. They are imported when first used: most of them import `mcp`, and with it servers that
     # others want to instrument before, in every Python that `opentelemetry-instrument` starts.
     _HOMES = {

@@ -79,16 +79,13 @@ class _Call(Invocation):
         sent = self.traced.outgoing(params, injected=injected)
         return message if sent is params else line.with_params(message, sent)
 
-    def watched(self, sending: Awaitable[Any]) -> Awaitable[Any]:
-        """The sending of a message, with all that has to know of it."""
-        if self.traced is not None:
-            inner = self.interception.inner
-            if self.goes_to_wrapper:
-                sending = spans.send(self.traced, sending, to=inner.__dict__, on_wire=False)
-            else:
-                end = line.write_end_of(inner)
-                sending = spans.send(self.traced, sending, to=end, on_wire=end is not None)
-        return sending
+    def handed_over(self, sending: Awaitable[Any]) -> Awaitable[Any]:
+        """The sending of a traced message, handed to whoever is next to know that it is traced."""
+        inner = self.interception.inner
+        if self.goes_to_wrapper:
+            return spans.send(self.traced, sending, to=inner.__dict__, on_wire=False)
+        end = line.write_end_of(inner)
+        return spans.send(self.traced, sending, to=end, on_wire=end is not None)
 
     @property
     def goes_to_wrapper(self) -> bool:
@@ -171,7 +168,8 @@ class RequestCall(_Call):
             sending = interception.transmit(*arguments)
         if token is not None:
             sending = self._reporting(token, sending)
-        sending = self.watched(sending)
+        if self.traced is not None:
+            sending = self.handed_over(sending)
         tap = interception.incoming.tap
         return sending if tap is None else tap.send(self, sending)
 
@@ -207,7 +205,7 @@ class NotificationCall(_Call):
             await self.interception.below.send_notification(message, *args, **kwargs)
         else:
             message = self.traced_message(message, context.params)
-            await self.watched(self.interception.below.send_notification(message, *args, **kwargs))
+            await self.handed_over(self.interception.below.send_notification(message, *args, **kwargs))
 
     def admit(self, value: Any) -> None:
         if value is not None:
@@ -235,7 +233,8 @@ class RawCall(_Call):
         if self.traced is not None:
             request = self.traced_message(request, context.params)
         sending: Awaitable[Any] = self._send(request, options)
-        sending = self.watched(sending)
+        if self.traced is not None:
+            sending = self.handed_over(sending)
         tap = self.interception.incoming.tap
         return sending if tap is None else tap.send(self, sending)
 

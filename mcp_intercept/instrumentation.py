@@ -47,7 +47,7 @@ __all__ = ["MCPInterceptInstrumentor"]
 _logger = logging.getLogger("mcp_intercept")
 
 
-class MCPInterceptInstrumentor(BaseInstrumentor):  # type: ignore[misc]
+class MCPInterceptInstrumentor(BaseInstrumentor):  # type: ignore[misc]  # see above
     """Puts a `TracingMiddleware` around every `ClientSession` of the process, also around those that are open already.
 
     `MCPInterceptInstrumentor().instrument(**options)` takes the keyword arguments of `TracingMiddleware`, and
@@ -89,7 +89,7 @@ class _Waiting:
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._options = options
-        self._plain: list[tuple[Any, str, Any]] = []
+        self._replaced: list[tuple[Any, str, Any, Any]] = []
         self._undo: Callable[[], None] | None = None
         self._is_over = False
 
@@ -109,7 +109,7 @@ class _Waiting:
             self._end()
             return getattr(owner, name)(*args, **kwargs)
 
-        self._plain.append((owner, name, plain))
+        self._replaced.append((owner, name, plain, first))
         setattr(owner, name, first)
 
     def _end(self) -> None:
@@ -124,8 +124,10 @@ class _Waiting:
 
     def _restore(self) -> None:
         self._is_over = True
-        for owner, name, plain in self._plain:
-            setattr(owner, name, plain)
+        for owner, name, plain, first in self._replaced:
+            # Others, and this package itself, may have put something else there since.
+            if getattr(owner, name) is first:
+                setattr(owner, name, plain)
 
     def undo(self) -> None:
         """Wait no longer, or leave everything as it was."""

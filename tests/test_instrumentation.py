@@ -307,7 +307,12 @@ IN_USE = """
     for _ in range(2):
         waiting(ClientSession.__new__(ClientSession), *anyio.create_memory_object_stream(0)[::-1])
     assert ClientSession.__init__ is not waiting and "__wrapped__" in vars(ClientSession.__init__)
-    MCPInterceptInstrumentor().uninstrument()
+
+    from mcp_intercept import intercept_all
+    with intercept_all() as manager:
+        MCPInterceptInstrumentor().uninstrument()
+        session = ClientSession(*anyio.create_memory_object_stream(0)[::-1])
+        assert session in [wrapper.client_session for wrapper in manager.sessions]  # that of others goes on
     assert "__wrapped__" not in vars(ClientSession.__init__)
 """
 

@@ -346,7 +346,7 @@ VENDORS: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
-async def test_what_a_vendor_asks_arrives_as_he_says_it(
+async def test_what_a_vendor_asks_arrives_as_it_was_said(
     vendor: str, telemetry: Telemetry, caplog: pytest.LogCaptureFixture
 ) -> None:
     params, expected = VENDORS[vendor]
@@ -2212,7 +2212,12 @@ async def test_http_requests_are_part_of_the_trace_of_their_calls(telemetry: Tel
     assert dict(seen) == said
 
 
-async def test_a_list_that_is_not_traced_teaches_its_names_and_begins_the_session(telemetry: Telemetry) -> None:
+async def test_a_list_that_is_not_traced_teaches_its_names_and_begins_the_session(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("mcp_intercept._otel.tracer.perf_counter", lambda: now)
+
     async def fail(frame: Frame) -> Frame:
         return {"content": [], "isError": True}
 
@@ -2222,12 +2227,12 @@ async def test_a_list_that_is_not_traced_teaches_its_names_and_begins_the_sessio
     ):
         server.answers["tools/call"] = fail
         await session.list_tools()
-        await anyio.sleep(0.05)
+        now = 60.0
         await say(session)
     points = telemetry.take_points()
     assert labels_of([point for point in points if point.name == OPERATIONS], "gen_ai.tool.name") == {"tool"}
     [lasted] = [point for point in points if point.name == SESSIONS]
-    assert lasted.sum >= 0.05
+    assert lasted.sum == 60.0
 
 
 async def test_a_span_tells_where_it_went_even_if_nobody_is_there(telemetry: Telemetry) -> None:

@@ -453,7 +453,8 @@ class Operation:
         """The message has left this part of the chain."""
         if self.invocation is not None:
             self.invocation.traced = self._outer
-        if self.method in _LISTS and error is None and self.message.direction == "outgoing":
+        is_list = self.method in _LISTS and self.message.direction == "outgoing"
+        if is_list and error is None and self.connection is not _NOWHERE:
             self.tracing.guard("learn names from a list", self.tracing.learn, self.connection, self.method, result)
         if self.started is not None:
             seconds = perf_counter() - self.started
