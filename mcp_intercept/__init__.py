@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mcp_intercept._cassette import Cassette, use_cassette
     from mcp_intercept._chain import AnyMiddleware, NextFunctionT
     from mcp_intercept._connect import connect
     from mcp_intercept._context import (
@@ -31,6 +32,7 @@ __all__ = [
     "AnyMiddleware",
     "CallOptions",
     "CallbackClientSession",
+    "Cassette",
     "Direction",
     "Exchange",
     "FrameListener",
@@ -48,12 +50,14 @@ __all__ = [
     "hook",
     "intercept",
     "intercept_all",
+    "use_cassette",
 ]
 
 if not TYPE_CHECKING:  # pragma: no branch - it never is, while it runs
     # Where the names above live. They are imported when first used: most of them import `mcp`, and with it servers that
     # others want to instrument before, in every Python that `opentelemetry-instrument` starts.
     _HOMES = {
+        "_cassette": ("Cassette", "use_cassette"),
         "_chain": ("AnyMiddleware", "NextFunctionT"),
         "_connect": ("connect",),
         "_context": (
@@ -75,7 +79,7 @@ if not TYPE_CHECKING:  # pragma: no branch - it never is, while it runs
         "errors": ("InterceptError", "MiddlewareError"),
     }
     _HOME = {name: home for home, names in _HOMES.items() for name in names}
-    _MODULES = frozenset({"errors", "methods", "middleware"})
+    _MODULES = frozenset({"errors", "methods", "middleware", "recording", "testing"})
 
     def __getattr__(name: str) -> object:
         from importlib import import_module

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from os import PathLike, fspath
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
+from mcp_intercept._current import current_cassette
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import is_plain_function_of_two
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._session import CallbackClientSession, attach_wire
+from mcp_intercept._streams import local_streams_of
 from mcp_intercept._wire import FrameListener, WireTap
 from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 
@@ -92,6 +93,9 @@ async def connect(
     manager = manager_of(middlewares)
     link = line.HttpLink()
     streams = _streams_of(server, link, transport, headers, auth, http_client)
+    cassette = current_cassette()
+    if cassette is not None:
+        streams = cassette.transport_named(streams, server, connection_id)
     body_error: BaseException | None = None
     try:
         tap = WireTap(on_frame)
@@ -148,7 +152,7 @@ def _streams_of(
         return transports.http_streams(server, link, headers, auth, http_client)
     if headers or auth or http_client or transport == "sse":
         raise InterceptError("headers, auth, http_client and transport are only for a server that is given as a URL")
-    streams = _local_streams_of(server)
+    streams = local_streams_of(server)
     if streams is not None:
         return streams
     raise UnsupportedTargetError(
@@ -156,36 +160,6 @@ def _streams_of(
         f"a URL that begins with http:// or https://, a server object, a pair of streams, or a transport",
         target=server,
     )
-
-
-def _local_streams_of(server: Any) -> AbstractAsyncContextManager[Any] | None:
-    if isinstance(server, transports.StdioServerParameters):
-        return transports.stdio_client(server)
-    if _is_command(server):
-        command, *args = map(fspath, server)
-        return transports.stdio_client(transports.StdioServerParameters(command=command, args=args))
-    if _is_pair_of_streams(server):
-        return nullcontext(server)
-    low_level = transports.in_process_server(server)
-    if low_level is not None:
-        return transports.memory_streams(low_level)
-    return server if _is_transport(server) else None
-
-
-def _is_command(server: Any) -> bool:
-    is_list = issubclass(type(server), (list, tuple)) and bool(server)
-    return is_list and all(isinstance(part, (str, PathLike)) for part in server)
-
-
-def _is_pair_of_streams(server: Any) -> bool:
-    # Line 1's streamable HTTP yields a third item.
-    is_tuple = issubclass(type(server), (list, tuple)) and len(server) in (2, 3)
-    return is_tuple and hasattr(server[0], "receive") and hasattr(server[1], "send")
-
-
-def _is_transport(server: Any) -> bool:
-    # A session can be entered, too, but does not yield streams.
-    return isinstance(server, AbstractAsyncContextManager) and not isinstance(server, ClientSession)
 
 
 def _described(server: object) -> str:

@@ -10,7 +10,9 @@ import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from anyio import EndOfStream
 
 from mcp_intercept._chain import Invocation, describe
 from mcp_intercept._context import Direction
@@ -31,6 +33,22 @@ _writing: ContextVar[list[Invocation]] = ContextVar("mcp_intercept_writing")
 _UNSENT: Any = object()
 
 
+class Tap(Protocol):
+    """What reads along on a pair of streams."""
+
+    def sent(self, item: Any) -> None:
+        """The session hands `item` to the transport."""
+        ...
+
+    def received(self, item: Any) -> None:
+        """The session gets `item` from the transport."""
+        ...
+
+    def ended(self) -> None:
+        """The transport has nothing more to give."""
+        ...
+
+
 class WireTap:
     """Reads along on a pair of streams. Nothing is reordered, dropped, copied or held up.
 
@@ -45,7 +63,7 @@ class WireTap:
 
     def streams(self, read: Any, write: Any) -> tuple[Any, Any]:
         """The same two streams, read along."""
-        return _Reading(read, self), self.writing(write)
+        return read_along(self, read, write)
 
     def writing(self, write: Any) -> Any:
         """The stream that a session writes to, read along."""
@@ -102,6 +120,9 @@ class WireTap:
         if self._listener is not None:
             self._tell(self._listener, "incoming", message)
 
+    def ended(self) -> None:
+        """The transport has nothing more to give."""
+
     def _tell(self, listener: FrameListener, direction: Direction, message: Any) -> None:
         try:
             listener(direction, message)
@@ -113,6 +134,11 @@ class WireTap:
                         "frame listener %s failed; the message is not affected, and further failures are not logged",
                         describe(listener),
                     )
+
+
+def read_along(tap: Tap, read: Any, write: Any) -> tuple[Any, Any]:
+    """The same two streams, with `tap` reading along."""
+    return _Reading(read, tap), _Writing(write, tap)
 
 
 def untapped(stream: Any) -> Any:
@@ -128,7 +154,7 @@ def _as_number(request_id: Any) -> Any:
 class _Tapped:
     """A stream, and everything that it is besides what is read along."""
 
-    def __init__(self, stream: Any, tap: WireTap) -> None:
+    def __init__(self, stream: Any, tap: Tap) -> None:
         self.untapped = stream
         self._tap = tap
 
@@ -145,7 +171,11 @@ class _Tapped:
 
 class _Reading(_Tapped):
     async def receive(self) -> Any:
-        item = await self.untapped.receive()
+        try:
+            item = await self.untapped.receive()
+        except EndOfStream:
+            self._tap.ended()
+            raise
         self._tap.received(item)
         return item
 
@@ -153,7 +183,11 @@ class _Reading(_Tapped):
         return self
 
     async def __anext__(self) -> Any:
-        item = await self.untapped.__anext__()
+        try:
+            item = await self.untapped.__anext__()
+        except StopAsyncIteration:
+            self._tap.ended()
+            raise
         self._tap.received(item)
         return item
 

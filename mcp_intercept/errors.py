@@ -8,16 +8,26 @@ our own side::
     ├── SessionStateError        a session used in the wrong order          (also a RuntimeError)
     ├── UnsupportedTargetError   something that cannot be wrapped or connected to   (also a TypeError)
     ├── BroadcastError           a broadcast that did not reach every session
-    └── MissingExtraError        an optional dependency is not installed    (also an ImportError)
+    ├── MissingExtraError        an optional dependency is not installed    (also an ImportError)
+    └── CassetteError            a cassette that cannot be used as it was asked for
+        ├── CassetteFormatError      its file is damaged, or of a later version
+        ├── CassetteLockedError      somebody else is recording it
+        ├── CassetteMissError        something was asked that it has no answer to
+        └── CassetteDriftError       the live server answers otherwise than it
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
     "BroadcastError",
+    "CassetteDriftError",
+    "CassetteError",
+    "CassetteFormatError",
+    "CassetteLockedError",
+    "CassetteMissError",
     "InterceptError",
     "MiddlewareError",
     "MissingExtraError",
@@ -73,3 +83,46 @@ class MissingExtraError(InterceptError, ImportError):
         )
         self.extra = extra
         """The name of the extra."""
+
+
+class CassetteError(InterceptError):
+    """A cassette cannot be used as it was asked for."""
+
+    def __init__(self, message: str, *, path: object = None) -> None:
+        super().__init__(message)
+        self.path = path
+        """The file, as it was given, or `None`."""
+
+
+class CassetteFormatError(CassetteError):
+    """A cassette is damaged, is none, or was written by a later version. Nothing is ever recorded over it."""
+
+    def __init__(self, message: str, *, path: object = None, line: int | None = None) -> None:
+        at = "" if path is None else f"{path}: " if line is None else f"{path}, line {line}: "
+        super().__init__(f"{at}{message}", path=path)
+        self.reason = message
+        """What is wrong, without the place."""
+        self.line = line
+        """The number of the line, from 1, or `None` where it is none in particular."""
+
+
+class CassetteLockedError(CassetteError):
+    """Another process, or another part of this one, is recording the same cassette."""
+
+
+class CassetteMissError(CassetteError):
+    """Something was asked, or answered, that the cassette knows nothing of."""
+
+    def __init__(self, message: str, *, path: object = None, misses: Sequence[Any] = ()) -> None:
+        super().__init__(message, path=path)
+        self.misses: tuple[Any, ...] = tuple(misses)
+        """A `Miss` for each, in order."""
+
+
+class CassetteDriftError(CassetteError):
+    """The live server does not answer as the cassette has it."""
+
+    def __init__(self, message: str, *, path: object = None, drifts: Sequence[Any] = ()) -> None:
+        super().__init__(message, path=path)
+        self.drifts: tuple[Any, ...] = tuple(drifts)
+        """A `Drift` for each, in order."""

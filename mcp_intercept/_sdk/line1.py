@@ -146,6 +146,11 @@ def frame_of(item: Any) -> Any:
     return item.message.root if isinstance(item, SessionMessage) else None
 
 
+def item_of(message: Any) -> Any:
+    """A JSON-RPC message as it passes between a session and its transport."""
+    return SessionMessage(JSONRPCMessage(root=message))
+
+
 def with_params(message: Any, params: Any) -> Any:
     """A copy of `message` that carries `params`; `message` may belong to the caller, who may send it again."""
     if isinstance(message, RootModel):

@@ -1,0 +1,556 @@
+"""`use_cassette()` and `Cassette`: record what passes between sessions and their servers, and replay it without them.
+
+Above: the user, `connect()` and the pytest plugin. Below: `mcp_intercept.recording`, which knows messages and files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
+
+from mcp_intercept import _current
+from mcp_intercept._chain import describe
+from mcp_intercept._names import UNNAMED, fingerprint, name_of
+from mcp_intercept._sdk import LINE
+from mcp_intercept._sdk.reroute import Passing, reroute
+from mcp_intercept._streams import local_streams_of
+from mcp_intercept._tape import Writer, continued, noted, played
+from mcp_intercept.errors import (
+    CassetteDriftError,
+    CassetteError,
+    CassetteMissError,
+    InterceptError,
+    SessionStateError,
+    UnsupportedTargetError,
+)
+from mcp_intercept.recording.interactions import Interaction
+from mcp_intercept.recording.journal import Journal
+from mcp_intercept.recording.matching import Ignore, Normalize, Order, Rules
+from mcp_intercept.recording.misses import Drift, Miss, Source, report
+from mcp_intercept.recording.player import Player
+from mcp_intercept.recording.recorder import Recorder
+from mcp_intercept.recording.redaction import Redaction, Redactor
+from mcp_intercept.recording.store import CassetteFile, write_cassette
+from mcp_intercept.recording.stored import SideFiles
+from mcp_intercept.recording.verifier import Verifier
+
+if TYPE_CHECKING:
+    from mcp_intercept._cassette_middleware import CassetteMiddleware
+
+logger = logging.getLogger("mcp_intercept")
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+Mode: TypeAlias = Literal["none", "once", "new_episodes", "rewrite", "verify", "off"]
+"""What a cassette does.
+
+- `"none"`: replays, and refuses what it does not know. Nothing reaches a server.
+- `"once"`: replays if the file exists, else records it.
+- `"new_episodes"`: replays what it knows, and records the rest; a server is only started for that.
+- `"rewrite"`: records all of it again.
+- `"verify"`: lets everything pass, compares it with what was recorded, and writes nothing.
+- `"off"`: lets everything pass.
+"""
+
+Unused: TypeAlias = Literal["ignore", "warn", "fail"]
+"""What to do about requests in a cassette that nobody has made."""
+
+PATIENCE: Final = 30.0
+
+_DEFAULTS: Final = Redaction()
+_KEPT = (KeyboardInterrupt, SystemExit, GeneratorExit)
+
+
+class CassetteWarning(UserWarning):
+    """Something about a cassette that one should know, and that is no reason to fail."""
+
+
+def default_mode() -> tuple[Mode, str]:
+    """The mode where nobody has asked for one, and why it is that."""
+    if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
+        return "none", "as CI is set"
+    return "once", ""
+
+
+class Cassette:
+    """What was said to servers, and what they answered. `use_cassette()` makes one."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        mode: Mode | None,
+        rules: Rules,
+        redaction: Redaction | None,
+        timing: bool,
+        patience: float,
+        unused: Unused,
+        save_on_failure: bool,
+    ) -> None:
+        self.path: Path = path
+        """The file."""
+        self.mode: Mode
+        """What it does."""
+        self.mode, reason = (mode, "") if mode is not None else default_mode()
+        self.lost: int = 0
+        """How many messages could not be written, once it has ended; the file says so, too."""
+        self._unused_option: Unused = unused
+        self._save_on_failure = save_on_failure
+        self._timing = timing
+        self._patience = patience
+        self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False))
+        self._names: dict[object, str] = {}
+        self._middlewares: list[Any] = []
+        self._recorder: Recorder | None = None
+        self._verifier: Verifier | None = None
+        self._file: CassetteFile | None = None
+        self._is_open = False
+        self._player = Player(None, rules, self._redactor, Source(path=path, mode=self.mode, mode_reason=reason))
+
+    def __repr__(self) -> str:
+        doing = "recording" if self.is_recording else "replaying" if self._plays else self.mode
+        return f"<Cassette {fspath(self.path)!r}, {doing}, {len(self)} interactions>"
+
+    def __len__(self) -> int:
+        return 0 if self._file is None else len(self._file)
+
+    @property
+    def interactions(self) -> Sequence[Interaction]:
+        """What was recorded before, read when it is looked at."""
+        return [] if self._file is None else list(self._file)
+
+    @property
+    def is_recording(self) -> bool:
+        """Whether something is written."""
+        return self._recorder is not None
+
+    @property
+    def misses(self) -> tuple[Miss, ...]:
+        """What was asked that it has no answer to, and what the client answered otherwise than then; so far."""
+        return tuple(self._player.misses)
+
+    @property
+    def drifts(self) -> tuple[Drift, ...]:
+        """What is not as it was recorded (`mode="verify"`), or asked with other arguments (`order="tool"`); so far."""
+        return tuple(self._player.drifts) + (() if self._verifier is None else tuple(self._verifier.drifts))
+
+    @property
+    def unused(self) -> tuple[Interaction, ...]:
+        """The requests in it that nobody has made so far."""
+        with self._player.lock:
+            return tuple(self._player.load(place) for place in self._player.unused())
+
+    @property
+    def _plays(self) -> bool:
+        return self.mode == "none" or (self.mode == "once" and self._recorder is None)
+
+    @property
+    def _continues(self) -> bool:
+        return self.mode == "new_episodes" and self._file is not None
+
+    def transport(self, transport: Any, *, server: str | None = None) -> AbstractAsyncContextManager[Any]:
+        """A transport, recorded or replayed: for a `ClientSession`, the `Client` of SDK 2.x, or a framework.
+
+        While it replays, `transport` is never entered, so no process is started and no connection opened.
+
+        Args:
+            transport: One of the SDK's transports, not entered; or a pair of streams, a server object of this process,
+                or a command. What it yields is what this yields.
+            server: The name of the server in the cassette; by default one made of `transport`. It ends up in the
+                file, so keep secrets out of it.
+
+        Raises:
+            UnsupportedTargetError: `transport` is none of these.
+            SessionStateError: The cassette is not open.
+        """
+        streams = local_streams_of(transport)
+        if streams is None:
+            raise UnsupportedTargetError(
+                f"cannot record an object of type {type(transport).__name__}; give a transport such as "
+                f"stdio_client(...), a pair of streams, a server object or a command",
+                target=transport,
+            )
+        if server is not None and (not isinstance(server, str) or not server):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise InterceptError(f"server must be a name, not {server!r}")
+        return self._transport(streams, server or self._name(transport))
+
+    def transport_named(
+        self, transport: AbstractAsyncContextManager[Any], target: Any, name: str | None = None
+    ) -> AbstractAsyncContextManager[Any]:
+        """The same of a transport, whose server has this name, or else one made of what leads to it."""
+        return self._transport(transport, name or self._name(target))
+
+    def middleware(self, *, server: str = UNNAMED) -> CassetteMiddleware:
+        """A middleware that records or replays the calls of a session that exists already.
+
+        It is for sessions whose streams cannot be had. What it replays are answers and progress: other messages of the
+        server need the streams, and its questions are taken to be answered as they were.
+
+        Args:
+            server: The name of the server in the cassette.
+
+        Raises:
+            SessionStateError: The cassette is not open.
+        """
+        from mcp_intercept._cassette_middleware import CassetteMiddleware
+
+        self._check_open()
+        plays = self._plays or self._continues
+        return CassetteMiddleware(self._player if plays else None, None if self._plays else self._writer(), server)
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise SessionStateError(f"{self!r} is not open; use it inside `with use_cassette(...) as cassette:`")
+
+    def _name(self, target: Any) -> str:
+        """The name of a server that nobody has named: another one for each, also if they look the same."""
+        with self._player.lock:
+            key = fingerprint(target)
+            if key not in self._names:
+                base = name_of(target)
+                name, number = base, 1
+                while name in self._names.values():
+                    number += 1
+                    name = f"{base}-{number}"
+                servers = self._player.servers
+                if name not in servers and len(servers) == 1 and not self._names:
+                    [name] = servers  # it can only be this one
+                self._names[key] = name
+            return self._names[key]
+
+    def _writer(self) -> Writer | None:
+        return self._recorder if self._verifier is None else self._verifier
+
+    @asynccontextmanager
+    async def _transport(self, transport: AbstractAsyncContextManager[Any], server: str) -> AsyncGenerator[Any, None]:
+        self._check_open()
+        writer = self._writer()
+        if self._plays:
+            async with played(self._player, server, self._patience) as streams:
+                # Line 1's streamable HTTP yields a third item: a function that gives the session id.
+                yield (*streams, _no_session_id) if _yields_three(transport) else streams
+        elif writer is None:
+            async with Passing(transport) as streams:
+                yield streams
+        elif self._continues:
+            async with continued(self._player, writer, server, Passing(transport), self._patience) as streams:
+                yield (*streams, _no_session_id) if _yields_three(transport) else streams
+        else:
+            async with noted(Passing(transport), writer, server) as streams:
+                yield streams
+
+    def open(self) -> None:
+        """Begin; `use_cassette()` does it."""
+        path, mode = self.path, self.mode
+        # Looked at before anything is written: what is damaged is not recorded over.
+        exists = mode != "off" and path.exists()
+        if exists:
+            self._file = self._player.file = CassetteFile(path)
+            if self._file.lost and mode != "rewrite":
+                warnings.warn(
+                    f"{path} is not complete: {self._file.lost} messages could not be written when it was recorded; "
+                    f"record it again with mode='rewrite'",
+                    CassetteWarning,
+                    stacklevel=4,
+                )
+        if mode == "verify":
+            if not exists:
+                raise CassetteError(f"{path} does not exist, so there is nothing to verify; record it first", path=path)
+            self._verifier = Verifier(self._player)
+        elif mode in ("new_episodes", "rewrite") or (mode == "once" and not exists):
+            self._recorder = Recorder(Journal(path), self._redactor, mode=mode, timing=self._timing)
+        self._is_open = True
+
+    def close(self, error: BaseException | None) -> None:
+        """End; `use_cassette()` does it.
+
+        Args:
+            error: What the block is left with.
+
+        Raises:
+            CassetteError: It is not as it should be, and `error` is none.
+        """
+        self._is_open = False
+        try:
+            if self._recorder is not None:
+                self._end_recording(self._recorder, error)
+            self._judge(error)
+        finally:
+            if self._file is not None:
+                self._file.close()
+
+    def _end_recording(self, recorder: Recorder, error: BaseException | None) -> None:
+        journal = recorder.journal
+        self.lost = recorder.lost
+        if isinstance(error, _KEPT):
+            journal.close()
+            if recorder.count:
+                logger.warning(
+                    "the recording of %s was interrupted; `mcp-intercept cassette recover %s` makes a cassette of %s",
+                    self.path,
+                    self.path,
+                    journal.path.name,
+                )
+        elif (error is not None and not self._save_on_failure) or not (recorder.count or self.lost):
+            journal.discard()
+        else:
+            self._save(recorder)
+
+    def _save(self, recorder: Recorder) -> None:
+        if self.lost:
+            recorded = recorder.count
+            warnings.warn(
+                f"{self.path} is not complete: {self.lost} of {self.lost + recorded} messages could not be written",
+                CassetteWarning,
+                stacklevel=5,
+            )
+        if self.lost and self._file is not None:
+            recorder.journal.close()  # what is there is better
+            return
+        try:
+            side_files = SideFiles(self.path)
+            kept = self._file if self.mode == "new_episodes" else None
+            old = [] if kept is None else [line for place in range(len(kept)) for line in kept.text(place)]
+            first = 1 if kept is None else kept.last_number + 1
+            lines = [*old, *recorder.assembly.lines(first, side_files)]
+            write_cassette(self.path, lines, lost=self.lost)
+            side_files.forget(side_files.written | (set() if kept is None else kept.files()))
+        except OSError as error:
+            recorder.journal.close()
+            warnings.warn(
+                f"{self.path} could not be written ({error.strerror or type(error).__name__}); what was recorded is in "
+                f"{recorder.journal.path.name}: `mcp-intercept cassette recover {self.path}` makes a cassette of it",
+                CassetteWarning,
+                stacklevel=5,
+            )
+        else:
+            recorder.journal.discard()
+
+    def _judge(self, error: BaseException | None) -> None:
+        misses, path = self.misses, self.path
+        if error is not None:
+            if misses and isinstance(error, Exception):
+                _add_note(error, report(f"{path} had no answer to {_counted(misses, 'request')}:", misses))
+            return
+        if self._player.failures:
+            raise self._player.failures[0]
+        if misses:
+            raise CassetteMissError(
+                report(f"{path} had no answer to {_counted(misses, 'request')}.", misses), path=path, misses=misses
+            )
+        if self._verifier is not None and self._verifier.drifts:
+            drifts = self._verifier.drifts
+            headline = f"The server no longer answers as in {path}: {_counted(drifts, 'difference')}."
+            raise CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
+        if self._player.drifts:
+            headline = f"{path} has answered although arguments have changed:"
+            warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)
+        self._judge_unused()
+
+    def _judge_unused(self) -> None:
+        if self._unused_option == "ignore" or self._file is None or self.mode == "rewrite":
+            return
+        unused = self.unused
+        if unused:
+            said = report(
+                f"{self.path} has {_counted(unused, 'request')} that nobody has made; `mcp-intercept cassette prune` "
+                f"removes them by number, mode='rewrite' records all again:",
+                [f"  #{one.n} {one.title} (server {one.server})" for one in unused],
+                most=20,
+            )
+            if self._unused_option == "fail":
+                raise CassetteError(said, path=self.path)
+            warnings.warn(said, CassetteWarning, stacklevel=5)
+
+
+def _counted(things: Sequence[object], noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def _add_note(error: Exception, note: str) -> None:
+    if sys.version_info >= (3, 11):
+        error.add_note(note)
+    else:
+        logger.error("%s", note)
+
+
+def _no_session_id() -> None:
+    """The session id of a server that is not there."""
+
+
+def _yields_three(transport: Any) -> bool:
+    name = getattr(getattr(transport, "func", None), "__name__", "")
+    return LINE == 1 and name in ("streamable_http_client", "streamablehttp_client")
+
+
+class UseCassette:
+    """What `use_cassette()` returns: to be opened with `with` (or `async with`), or to decorate a function with."""
+
+    def __init__(self, make: Callable[[], Cassette], everywhere: bool) -> None:
+        self._make = make
+        self._everywhere = everywhere
+        self._cassette: Cassette | None = None
+        self._undo: Callable[[], None] | None = None
+
+    def __enter__(self) -> Cassette:
+        """Begin to record or replay.
+
+        Raises:
+            CassetteFormatError: The file is damaged, or of a later version.
+            CassetteLockedError: Somebody else is recording it.
+            SessionStateError: It is open already.
+        """
+        if self._cassette is not None:
+            raise SessionStateError("this use_cassette() is open already; call use_cassette() for each `with`")
+        cassette = self._make()
+        cassette.open()
+        self._cassette = cassette
+        _current.enter(cassette)
+        if self._everywhere and cassette.mode != "off":
+            self._undo = reroute(lambda transport: cassette.transport_named(transport, transport))
+        return cassette
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End, and put the file in its place if something was recorded.
+
+        Raises:
+            CassetteMissError: Something was asked that it has no answer to, whoever has swallowed that.
+            CassetteDriftError: A live server does not answer as it did (`mode="verify"`).
+            CassetteError: Requests in it were not made (`unused="fail"`).
+        """
+        cassette, self._cassette = self._cassette, None
+        undo, self._undo = self._undo, None
+        if cassette is not None:
+            if undo is not None:
+                undo()
+            _current.leave(cassette)
+            cassette.close(error)
+
+    async def __aenter__(self) -> Cassette:
+        """The same, for those who write `async with`."""
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """The same, for those who write `async with`."""
+        self.__exit__(kind, error, traceback)
+
+    def __call__(self, function: FunctionT) -> FunctionT:
+        """Use it while `function`, async or not, runs.
+
+        Raises:
+            InterceptError: It is a generator, which stops in the middle.
+        """
+        if isasyncgenfunction(function) or isgeneratorfunction(function):
+            raise InterceptError(
+                f"{describe(function)} is a generator; write `with use_cassette(...):` inside it instead"
+            )
+
+        @wraps(function)
+        async def recorded_async(*args: Any, **kwargs: Any) -> Any:
+            with UseCassette(self._make, self._everywhere):
+                return await function(*args, **kwargs)
+
+        @wraps(function)
+        def recorded(*args: Any, **kwargs: Any) -> Any:
+            with UseCassette(self._make, self._everywhere):
+                return function(*args, **kwargs)
+
+        return cast("FunctionT", recorded_async if iscoroutinefunction(function) else recorded)
+
+
+def use_cassette(
+    path: str | PathLike[str],
+    *,
+    mode: Mode | None = None,
+    everywhere: bool = False,
+    ignore: Ignore = (),
+    ignore_results: Ignore = (),
+    normalize: Normalize | None = None,
+    order: Order = "any",
+    redaction: Redaction | None = _DEFAULTS,
+    unused: Unused = "ignore",
+    timing: bool = False,
+    patience: float = PATIENCE,
+    save_on_failure: bool = False,
+) -> UseCassette:
+    """Record what passes between sessions and their servers into a file, and replay it from there without them.
+
+    `with use_cassette("weather.mcp.jsonl") as cassette:` or `@use_cassette("weather.mcp.jsonl")` over a function,
+    async or not. `connect()` joins the cassette by itself; other transports are led through `cassette.transport(...)`,
+    or all of them with `everywhere=True`. Something that the cassette has no answer to is refused with a JSON-RPC
+    error whose message says why and what to do, and fails the block at its end even if nobody has looked at that.
+
+    Args:
+        path: The file, by convention `*.mcp.jsonl`. Large values are in a folder beside it, `*.mcp.files`.
+        mode: What it does, see `Mode`; by default `"once"`, and `"none"` where the environment variable `CI` is set.
+        everywhere: Whether to record and replay every transport that the process opens, whoever opens it.
+        ignore: What does not count of the arguments: names or JSON pointers, of all calls or by tool, prompt or method:
+            `["date"]`, `{"forecast": ["/place/lat"], "search": "*"}`.
+        ignore_results: The same of results, where these are compared: in mode `"verify"`, and the client's answers.
+        normalize: `(method, params) -> params`, which both sides go through before they are compared.
+        order: In what order answers are given, see `Order`: `"any"`, `"tool"` or `"strict"`.
+        redaction: What is secret, beside what is known to be; `None` writes everything as it is.
+        unused: What to do about requests in the file that were not made: `"ignore"`, `"warn"` or `"fail"`.
+        timing: Whether to write down when answers came. It makes each recording a different one.
+        patience: Seconds that a client may wait for an answer that it did not wait for when it was recorded.
+        save_on_failure: Whether to keep what was recorded if the block is left with an exception.
+
+    Raises:
+        InterceptError: One of the arguments is not what it should be.
+    """
+    file = _path_of(path)
+    _check_choice("mode", mode, (None, *get_args(Mode)))
+    _check_choice("unused", unused, get_args(Unused))
+    for option, value in (("everywhere", everywhere), ("timing", timing), ("save_on_failure", save_on_failure)):
+        _check_choice(option, value, (True, False))
+    if redaction is not None and not isinstance(redaction, Redaction):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise InterceptError(f"redaction must be a Redaction, or None for none, not {type(redaction).__name__}")
+    if type(patience) not in (int, float) or not patience >= 0:
+        raise InterceptError(f"patience must be seconds, not {patience!r}")
+    rules = Rules(ignore=ignore, ignore_results=ignore_results, normalize=normalize, order=order)
+
+    def make() -> Cassette:
+        return Cassette(
+            file,
+            mode=mode,
+            rules=rules,
+            redaction=redaction,
+            timing=timing,
+            patience=patience,
+            unused=unused,
+            save_on_failure=save_on_failure,
+        )
+
+    return UseCassette(make, everywhere)
+
+
+def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
+    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
+        raise InterceptError(f"{option} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+
+
+def _path_of(path: Any) -> Path:
+    try:
+        name: Any = os.fspath(path)
+    except TypeError:
+        raise InterceptError(f"path must be the path of a file, not an object of type {type(path).__name__}") from None
+    if not isinstance(name, str) or not name or "\0" in name or name.endswith(("/", os.sep)):
+        raise InterceptError(f"path must be the path of a file, not {name!r}")
+    file = Path(name)
+    if file.is_dir():
+        raise InterceptError(f"{file} is a folder; name a file in it, such as {file / 'test.mcp.jsonl'}")
+    return file

@@ -1,0 +1,192 @@
+"""`Journal`: the file that a recording is written to while it goes on.
+
+Each line is written with one call and nothing is kept back, so that whatever ends the process, all that was received
+before is there. It belongs to one recording at a time.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from pathlib import Path
+
+from mcp_intercept.errors import CassetteLockedError
+
+logger = logging.getLogger("mcp_intercept")
+
+
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def journal_of(path: Path) -> Path:
+    """Where a cassette is written to while it is recorded."""
+    return path.with_name(f"{path.name}.part")
+
+
+def is_locked(journal: Path) -> bool:
+    """Whether somebody is writing to a journal.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    file = os.open(journal, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+    try:
+        return not _try_lock(file)
+    finally:
+        os.close(file)
+
+
+class Journal:
+    """A file that is appended to, locked for everybody else.
+
+    Args:
+        path: The cassette that is being recorded. Where it cannot be written, every `write` says so.
+
+    Raises:
+        CassetteLockedError: It is being recorded already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = journal_of(path)
+        self._size = 0
+        self._file: int | None = None
+        self._failure: OSError | None = None
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = _lock(self.path, path)
+        except OSError as error:
+            self._failure = error
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._size
+
+    def write(self, line: bytes) -> int:
+        """Append a line.
+
+        Returns:
+            Where it begins.
+
+        Raises:
+            OSError: It cannot be written; then nothing of it is.
+        """
+        file = self._opened()
+        begin = self._size
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(file, line[written:] if written else line)
+        except OSError:
+            # Half a line would spoil the next one.
+            os.ftruncate(file, begin)
+            raise
+        self._size = begin + written
+        return begin
+
+    def read(self, begin: int, length: int) -> bytes:
+        """What was written.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        file = self._opened()
+        os.lseek(file, begin, os.SEEK_SET)  # what is written is appended all the same
+        parts: list[bytes] = []
+        while length > 0 and (part := os.read(file, length)):
+            parts.append(part)
+            length -= len(part)
+        return b"".join(parts)
+
+    def _opened(self) -> int:
+        if self._file is None:
+            raise self._failure or OSError(errno.EBADF, "the recording has ended")
+        return self._file
+
+    def close(self) -> None:
+        """Let go of the file, which stays."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def discard(self) -> None:
+        """Remove the file."""
+        if self._file is None:
+            return
+        if sys.platform == "win32":  # pragma: no cover - the tests do not run there
+            self.close()
+            self.path.unlink(missing_ok=True)
+        else:
+            # While it is locked: another recording may be waiting to begin.
+            self.path.unlink(missing_ok=True)
+            self.close()
+
+
+def _lock(journal: Path, cassette: Path) -> int:
+    while True:
+        file = os.open(journal, _FLAGS, 0o666)
+        try:
+            if not _try_lock(file):
+                raise CassetteLockedError(
+                    f"{cassette} is being recorded by another process, or another use_cassette() of this one; "
+                    f"let it end first, or give each test a cassette of its own",
+                    path=cassette,
+                )
+            if not _is_at(file, journal):
+                # Whoever had it locked before has just removed it.
+                os.close(file)
+                continue
+            if os.fstat(file).st_size:
+                _set_aside(journal, cassette)
+                os.close(file)
+                continue
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _set_aside(journal: Path, cassette: Path) -> None:
+    number = 1
+    while (aside := journal.with_name(f"{journal.name}.{number}")).exists():
+        number += 1
+    os.rename(journal, aside)
+    logger.warning(
+        "an earlier recording of %s did not come to its end; what it had is kept in %s: "
+        "`mcp-intercept cassette recover %s` makes a cassette of it, else delete it",
+        cassette,
+        aside.name,
+        aside,
+    )
+
+
+if sys.platform == "win32":  # pragma: no cover - the tests do not run there
+    import msvcrt
+
+    def _try_lock(file: int) -> bool:
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+else:
+    import fcntl
+
+    def _try_lock(file: int) -> bool:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return False
+            raise
+        return True

@@ -1,0 +1,176 @@
+"""What a cassette has no answer to, told such that one knows what to do: `Miss`; and `Drift`, where it answered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
+
+from mcp_intercept._context import printable
+from mcp_intercept.recording.interactions import title_of
+from mcp_intercept.recording.matching import Difference, shown
+
+MISS_CODE: Final = -31404
+"""The JSON-RPC error code of a miss: outside of what JSON-RPC reserves, so that no server or SDK sends it."""
+
+Reason: TypeAlias = Literal[
+    "no cassette",
+    "unknown server",
+    "never recorded",
+    "arguments differ",
+    "used up",
+    "out of order",
+    "answer differs",
+    "left waiting",
+]
+"""Why there is no answer.
+
+- `"no cassette"`: the file does not exist.
+- `"unknown server"`: nothing was recorded with a server of this name.
+- `"never recorded"`: nothing like it was asked of the server.
+- `"arguments differ"`: the same was called, with other arguments.
+- `"used up"`: the very same was recorded, and has been given as often as it was.
+- `"out of order"`: with `order="strict"`, something else comes next.
+- `"answer differs"`: the client answers a request of the server otherwise than when it was recorded.
+- `"left waiting"`: when it was recorded, the client did not wait for the answer, and now it does.
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Nearest:
+    """A recorded interaction that is something like what was asked."""
+
+    n: int
+    """Its number in the cassette."""
+    line: int
+    """Where it begins in the file."""
+    title: str
+    """What it is: the method, and the name or URI."""
+    used: bool
+    """Whether it has been given as an answer already."""
+    differences: tuple[Difference, ...] = ()
+    """Where it differs, at most 20 places."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The cassette, as a report names it."""
+
+    path: Path
+    mode: str
+    mode_reason: str = ""
+    """Why it is this mode, where nobody has asked for it."""
+    recorded: int = 0
+    """How many interactions it has."""
+    unused: int = 0
+    """How many of its requests have not been made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """Something that a cassette has no answer to. `str()` of it is the report."""
+
+    server: str
+    """The name of the server that was asked."""
+    method: str
+    """The method on the wire."""
+    name: str | None
+    """The tool, prompt or resource that was asked for, if any."""
+    params: dict[str, Any]
+    """What counts of the params, redacted."""
+    reason: Reason
+    """Why there is no answer."""
+    nearest: tuple[Nearest, ...] = ()
+    """What was recorded that comes nearest, the nearest first."""
+    servers: tuple[str, ...] = ()
+    """The servers in the cassette."""
+    source: Source
+    """The cassette."""
+
+    @property
+    def title(self) -> str:
+        """The method, and what it is about, on one line."""
+        return title_of(self.method, self.name)
+
+    def __str__(self) -> str:
+        source = self.source
+        mode = f"mode {source.mode!r}{f', {source.mode_reason}' if source.mode_reason else ''}"
+        counts = f"{source.recorded} interactions, {source.unused} unused"
+        has = "no such file" if self.reason == "no cassette" else counts
+        lines = [
+            f"The cassette does not know the client's answer to {self.title}"
+            if self.reason == "answer differs"
+            else f"No recorded answer to {self.title}",
+            f"  server    {printable(self.server)}",
+            *([f"  params    {shown(self.params, 400)}"] if self.params else []),
+            f"  reason    {self.reason}{self._details()}",
+            f"  cassette  {source.path} ({has}; {mode})",
+        ]
+        for position, near in enumerate(self.nearest):
+            label = "nearest" if position == 0 else ""
+            state = "used" if near.used else "unused"
+            lines.append(f"  {label:<9} #{near.n} {near.title}, line {near.line}, {state}")
+            lines += [f"              {difference}" for difference in near.differences[:5]]
+            if len(near.differences) > 5:
+                lines.append(f"              and {len(near.differences) - 5} more")
+        return "\n".join([*lines, f"  way out   {self._way_out()}"])
+
+    def _details(self) -> str:
+        if self.reason == "unknown server":
+            return f"; the cassette has {', '.join(map(repr, self.servers)) or 'none'}"
+        if self.reason == "used up":
+            return f"; it was recorded {len(self.nearest)} time{'s' if len(self.nearest) > 1 else ''} and asked again"
+        if self.reason == "left waiting":
+            return "; when it was recorded, the client cancelled it or gave up"
+        return ""
+
+    def _way_out(self) -> str:
+        if self.reason == "no cassette":
+            return "record it where the server is, with mode='once' (pytest: --mcp-record=once), and commit the file"
+        if self.reason == "unknown server":
+            return "name it as it was then: cassette.transport(..., server=...) or connect(..., connection_id=...)"
+        record = "record what is new with mode='new_episodes', or all again with 'rewrite' (pytest: --mcp-record=...)"
+        places = [difference.pointer for near in self.nearest[:1] for difference in near.differences]
+        if self.reason in ("arguments differ", "answer differs") and places:
+            pointer = places[0].removeprefix("/arguments")
+            name = pointer if "/" in pointer[1:] else pointer[1:]
+            option = "ignore_results" if self.reason == "answer differs" else "ignore"
+            return f"{record}; if it may differ: {option}=[{name!r}]" if name else record
+        if self.reason == "out of order":
+            return "make the calls in the order of the cassette, or use order='any'"
+        return record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Something that is no longer as it was recorded."""
+
+    server: str
+    """The name of the server."""
+    method: str
+    """The method on the wire."""
+    name: str | None
+    """The tool, prompt or resource, if any."""
+    n: int
+    """The number of the interaction in the cassette; 0 where it has none."""
+    differences: tuple[Difference, ...]
+    """Where it differs, at most 20 places."""
+
+    def __str__(self) -> str:
+        where = f"#{self.n} " if self.n else ""
+        title = f"{where}{title_of(self.method, self.name)} (server {printable(self.server)})"
+        return "\n".join([title, *(f"    {difference}" for difference in self.differences)])
+
+
+def report(headline: str, parts: Sequence[object], most: int = 5) -> str:
+    """Several reports in one.
+
+    Args:
+        headline: What they have in common.
+        parts: The reports.
+        most: How many to show.
+    """
+    shown_parts = [str(part) for part in parts[:most]]
+    more = [f"... and {len(parts) - most} more"] if len(parts) > most else []
+    return "\n\n".join([headline, *shown_parts, *more])

@@ -1,0 +1,319 @@
+"""`Player`: finds for what a client sends what was recorded to it, and keeps account of what has been used."""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import RLock
+from typing import Any, Final
+
+from mcp_intercept.recording.eras import initialize_result
+from mcp_intercept.recording.frames import Frame
+from mcp_intercept.recording.interactions import Interaction, name_in
+from mcp_intercept.recording.matching import REPEATED, Difference, Rules, canonical, differences, holds_placeholder
+from mcp_intercept.recording.misses import Drift, Miss, Nearest, Reason, Source
+from mcp_intercept.recording.redaction import Redactor
+from mcp_intercept.recording.store import Bucket, CassetteFile
+
+_MOST_COMPARED: Final = 200
+_MOST_NEAREST: Final = 3
+
+
+class _Answers:
+    """The places of what was recorded to one question, by connection."""
+
+    __slots__ = ("_last", "_left")
+
+    def __init__(self) -> None:
+        self._left: dict[int, deque[int]] = {}
+        self._last: dict[int, int] = {}
+
+    def add(self, connection: int, place: int) -> None:
+        self._left.setdefault(connection, deque()).append(place)
+        self._last[connection] = place
+
+    def next(self, connection: int, used: set[int], *, repeat: bool) -> int | None:
+        """The next that was not used, of this connection if there is one, or else the last of all again."""
+        own = self._left.get(connection)
+        for left in ([own] if own else []) + [other for other in self._left.values() if other is not own]:
+            while left:
+                place = left.popleft()
+                if place not in used:
+                    return place
+            if repeat and left is own:
+                return self._last[connection]
+        return next(reversed(self._last.values())) if repeat and self._last else None
+
+
+class _Index:
+    """What was recorded about one thing, by what counts of the params."""
+
+    __slots__ = ("exact", "patterns")
+
+    def __init__(self) -> None:
+        self.exact: dict[str, _Answers] = {}
+        self.patterns: list[tuple[dict[str, Any], _Answers]] = []
+
+
+class Player:
+    """What was recorded, and what of it has been used.
+
+    Args:
+        file: The cassette; `None` if there is none.
+        rules: What counts as the same.
+        redactor: What requests go through before they are compared, as they did when they were recorded.
+        source: Names the cassette in reports.
+    """
+
+    def __init__(self, file: CassetteFile | None, rules: Rules, redactor: Redactor, source: Source) -> None:
+        self.file = file
+        self.rules = rules
+        self.redactor = redactor
+        self.lock = RLock()
+        self.misses: list[Miss] = []
+        """What was asked and not found, or answered otherwise."""
+        self.drifts: list[Drift] = []
+        """Calls that were answered although their arguments have changed (`order="tool"`)."""
+        self.failures: list[Exception] = []
+        """What went wrong while it was looked for an answer."""
+        self._source = source
+        self._used: set[int] = set()
+        self._indices: dict[Bucket, _Index] = {}
+        self._opened: dict[str, int] = {}
+        self._sequences: dict[str, deque[int]] = {}
+
+    @property
+    def servers(self) -> list[str]:
+        """The names of the servers in the cassette."""
+        return [] if self.file is None else self.file.servers
+
+    def unused(self) -> list[int]:
+        """Where the requests are that nobody has made, counted from 0."""
+        if self.file is None:
+            return []
+        return sorted(
+            place
+            for (_, method, _), places in self.file.buckets.items()
+            if method not in REPEATED and not method.startswith("notifications/")
+            for place in places
+            if place not in self._used
+        )
+
+    def open(self, server: str) -> int:
+        """Begin a connection to a server; the value is which one it is, from 1."""
+        with self.lock:
+            self._opened[server] = number = self._opened.get(server, 0) + 1
+            return number
+
+    def load(self, place: int) -> Interaction:
+        """An interaction of the cassette."""
+        assert self.file is not None  # noqa: S101 - whoever has a place has it from there
+        return self.file.load(place)
+
+    def find(self, server: str, connection: int, method: str, params: dict[str, Any] | None) -> int | None:
+        """Where the answer to a message is, which is used then; `None` if there is none.
+
+        Args:
+            server: The name of the server.
+            connection: Which connection to it.
+            method: The method.
+            params: The params, redacted.
+        """
+        if self.file is None:
+            return None
+        bucket = (server, method, name_in(method, params))
+        repeat = method in REPEATED
+        if self.rules.order == "strict" and not repeat and not method.startswith("notifications/"):
+            return self._next_in_order(server, method, params)
+        essence = self.rules.essence(method, params)
+        index = self._index(bucket)
+        answers = index.exact.get(canonical(essence))
+        place = None if answers is None else answers.next(connection, self._used, repeat=repeat)
+        if place is None:
+            for pattern, fitting in index.patterns:
+                if not differences(pattern, essence, 1):
+                    place = fitting.next(connection, self._used, repeat=repeat)
+                    if place is not None:
+                        break
+        if place is None and self.rules.order == "tool":
+            place = self._next_of_tool(bucket, essence)
+        if place is not None:
+            self._used.add(place)
+        return place
+
+    def _index(self, bucket: Bucket) -> _Index:
+        index = self._indices.get(bucket)
+        if index is None:
+            self._indices[bucket] = index = _Index()
+            for place in self._places(bucket):
+                interaction = self.load(place)
+                essence = self.rules.essence(interaction.method, interaction.params)
+                if holds_placeholder(essence):
+                    answers = _Answers()
+                    index.patterns.append((essence, answers))
+                else:
+                    answers = index.exact.setdefault(canonical(essence), _Answers())
+                answers.add(interaction.connection, place)
+        return index
+
+    def _places(self, bucket: Bucket) -> array[int]:
+        return array("L") if self.file is None else self.file.buckets.get(bucket, array("L"))
+
+    def _next_in_order(self, server: str, method: str, params: dict[str, Any] | None) -> int | None:
+        left = self._sequences.get(server)
+        if left is None:
+            left = self._sequences[server] = deque(sorted(self._of_server(server)))
+        if left and not self._differences(left[0], method, params, 1):
+            place = left.popleft()
+            self._used.add(place)
+            return place
+        return None
+
+    def _of_server(self, server: str) -> Iterator[int]:
+        assert self.file is not None  # noqa: S101 - as above
+        for (name, method, _), places in self.file.buckets.items():
+            if name == server and method not in REPEATED and not method.startswith("notifications/"):
+                yield from places
+
+    def _next_of_tool(self, bucket: Bucket, essence: dict[str, Any]) -> int | None:
+        for place in self._places(bucket):
+            if place not in self._used:
+                interaction = self.load(place)
+                recorded = self.rules.essence(interaction.method, interaction.params)
+                self.drifts.append(
+                    Drift(
+                        server=bucket[0],
+                        method=bucket[1],
+                        name=bucket[2],
+                        n=interaction.n,
+                        differences=tuple(differences(recorded, essence)),
+                    )
+                )
+                return place
+        return None
+
+    def _differences(self, place: int, method: str, params: dict[str, Any] | None, limit: int = 20) -> list[Difference]:
+        interaction = self.load(place)
+        recorded = self.rules.essence(interaction.method, interaction.params)
+        now = self.rules.essence(method, params)
+        if interaction.method != method:
+            return [Difference("(method)", interaction.method, method), *differences(recorded, now, limit - 1)]
+        return differences(recorded, now, limit)
+
+    def source(self) -> Source:
+        """The cassette as it is now, for a report."""
+        recorded = 0 if self.file is None else len(self.file)
+        return replace(self._source, recorded=recorded, unused=len(self.unused()))
+
+    def miss(self, server: str, method: str, params: dict[str, Any] | None) -> Miss:
+        """Note that there is no answer to a request, and find out why.
+
+        Args:
+            server: The name of the server.
+            method: The method.
+            params: The params, redacted.
+        """
+        reason: Reason
+        nearest: list[Nearest] = []
+        name = name_in(method, params)
+        if self.file is None:
+            reason = "no cassette"
+        elif server not in self.servers:
+            reason = "unknown server"
+        else:
+            sequence = self._sequences.get(server)
+            if sequence:
+                reason, nearest = "out of order", [self._near(sequence[0], method, params)]
+            else:
+                nearest = self._nearest(server, method, name, params)
+                same = [near for near in nearest if not near.differences]
+                if same:
+                    reason, nearest = "used up", same
+                else:
+                    known = bool(self._places((server, method, name)))
+                    reason, nearest = ("arguments differ" if known else "never recorded"), nearest[:_MOST_NEAREST]
+        return self._note(server, method, params, reason, nearest)
+
+    def _note(
+        self, server: str, method: str, params: dict[str, Any] | None, reason: Reason, nearest: list[Nearest]
+    ) -> Miss:
+        miss = Miss(
+            server=server,
+            method=method,
+            name=name_in(method, params),
+            params=self.rules.essence(method, params),
+            reason=reason,
+            nearest=tuple(nearest),
+            servers=tuple(self.servers),
+            source=self.source(),
+        )
+        self.misses.append(miss)
+        return miss
+
+    def _near(self, place: int, method: str, params: dict[str, Any] | None) -> Nearest:
+        assert self.file is not None  # noqa: S101 - as above
+        interaction = self.load(place)
+        return Nearest(
+            n=interaction.n,
+            line=self.file.line_number(place),
+            title=interaction.title,
+            used=place in self._used,
+            differences=tuple(self._differences(place, method, params)),
+        )
+
+    def _nearest(self, server: str, method: str, name: str | None, params: dict[str, Any] | None) -> list[Nearest]:
+        places = list(self._places((server, method, name)))
+        if not places and self.file is not None:
+            places = [
+                place
+                for (at, other, _), found in self.file.buckets.items()
+                if (at, other) == (server, method)
+                for place in found
+            ]
+        near = [self._near(place, method, params) for place in places[:_MOST_COMPARED]]
+        return sorted(near, key=lambda one: (len(one.differences), one.used, one.n))
+
+    def differs(self, interaction: Interaction, event: dict[str, Any], answer: Frame, server: str) -> None:
+        """Check what the client answers to a request of the server's, and note it as a miss if it is not as recorded.
+
+        Args:
+            interaction: What the request belongs to.
+            event: The request, and what was answered when it was recorded.
+            answer: What is answered now.
+            server: The name of the server.
+        """
+        method: str = event["server_request"]
+        refused, refuses = "client_error" in event, answer.error is not None
+        if refused and refuses:
+            return  # in other words perhaps, as those are the SDK's
+        recorded: dict[str, Any]
+        now: dict[str, Any]
+        if not refused and answer.error is None:
+            recorded = self.rules.answer(method, event["client_result"])
+            now = self.rules.answer(method, self.redactor.result(method, answer.result or {}))
+        else:
+            recorded = {"error": event["client_error"]} if refused else {"result": event["client_result"]}
+            if answer.error is None:
+                now = {"result": self.redactor.result(method, answer.result or {})}
+            else:
+                now = {"error": self.redactor.error(answer.error)}
+        found = differences(recorded, now)
+        if found and self.file is not None:
+            near = Nearest(n=interaction.n, line=0, title=interaction.title, used=True, differences=tuple(found))
+            self._note(server, method, event.get("params"), "answer differs", [near])
+
+    def left_waiting(self, server: str, interaction: Interaction) -> Miss:
+        """Note that a client waits for an answer that it did not wait for when it was recorded."""
+        near = Nearest(n=interaction.n, line=0, title=interaction.title, used=True)
+        return self._note(server, interaction.method, interaction.params, "left waiting", [near])
+
+    def handshake(self, server: str, requested: str) -> dict[str, Any] | None:
+        """What to answer to `initialize` where it was not recorded; `None` if nothing is known of the server."""
+        if self.file is None or server not in self.servers:
+            return None
+        places = self._places((server, "server/discover", None))
+        discovered = self.load(places[0]).result if places else None
+        methods = {method for name, method, _ in self.file.buckets if name == server}
+        return initialize_result(requested, server, None, discovered, methods)

@@ -1,0 +1,157 @@
+"""What a value looks like in the file of a cassette: large leaves in files of their own, and `$` keys escaped.
+
+An object with a key that means something in a cassette (`$any`, `$file`, ...) is written inside `{"$literal": ...}`, so
+that what a server says is never taken for what somebody wrote by hand.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64encode
+from binascii import Error as Base64Error
+from binascii import a2b_base64
+from collections.abc import Iterator
+from hashlib import sha256
+from mimetypes import guess_extension
+from pathlib import Path
+from typing import Any, Final
+
+from mcp_intercept.errors import CassetteFormatError
+from mcp_intercept.recording.values import Json, is_array, is_object
+
+ANY: Final = "$any"
+REGEX: Final = "$regex"
+SUBSET: Final = "$subset"
+_LITERAL: Final = "$literal"
+_FILE: Final = "$file"
+_RESERVED: Final = frozenset({ANY, REGEX, SUBSET, _LITERAL, _FILE})
+
+LARGE_TEXT: Final = 64 * 1024
+"""A text of more characters than this goes to a file of its own."""
+LARGE_BINARY: Final = 4 * 1024
+"""The same for base64 in `data` and `blob`, which nobody reads in a cassette."""
+
+_NAME = re.compile(r"[0-9a-f]{16}\.[a-z0-9]{1,8}")
+
+
+class Literally(dict[str, Any]):
+    """An object that was written inside `{"$literal": ...}`: its keys mean nothing."""
+
+
+def folder_of(path: Path) -> Path:
+    """Where the large values of a cassette are: `weather.mcp.files` beside `weather.mcp.jsonl`."""
+    return path.with_name(path.name.removesuffix(".jsonl") + ".files")
+
+
+class SideFiles:
+    """The files for large values beside a cassette, named by what is in them.
+
+    Args:
+        path: The cassette.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = folder_of(path)
+        self.written: set[str] = set()
+
+    def store(self, value: Json, key: str = "", mime_type: object = None) -> Json:
+        """The value as it is written into the cassette.
+
+        Raises:
+            OSError: A file cannot be written.
+        """
+        if is_object(value):
+            kind = value.get("mimeType")
+            inside = {name: self.store(item, name, kind) for name, item in value.items()}
+            return {_LITERAL: inside} if any(name in _RESERVED for name in value) else inside
+        if is_array(value):
+            return [self.store(item) for item in value]
+        if isinstance(value, str):
+            if key in ("data", "blob") and len(value) > LARGE_BINARY and (content := _binary(value)) is not None:
+                guessed = guess_extension(mime_type) if isinstance(mime_type, str) else None
+                return self._write(content, "base64", guessed or ".bin")
+            if len(value) > LARGE_TEXT:
+                return self._write(value.encode("utf-8", "surrogatepass"), "text", ".txt")
+        return value
+
+    def _write(self, content: bytes, encoding: str, extension: str) -> Json:
+        name = f"{sha256(content).hexdigest()[:16]}{extension}"
+        target = self.folder / name
+        if name not in self.written and not target.is_file():
+            self.folder.mkdir(exist_ok=True)
+            unfinished = target.with_suffix(".part")
+            unfinished.write_bytes(content)
+            os.replace(unfinished, target)
+        self.written.add(name)
+        return {_FILE: name, "encoding": encoding}
+
+    def load(self, value: Json) -> Json:
+        """The value that was written as this.
+
+        Raises:
+            CassetteFormatError: A file is missing or damaged, or its name leads elsewhere.
+        """
+        if is_object(value):
+            if _FILE in value:
+                return self._read(value)
+            if len(value) == 1 and _LITERAL in value and is_object(value[_LITERAL]):
+                return Literally({key: self.load(item) for key, item in value[_LITERAL].items()})
+            return {key: self.load(item) for key, item in value.items()}
+        return [self.load(item) for item in value] if is_array(value) else value
+
+    def _read(self, reference: dict[str, Any]) -> str:
+        name, encoding = reference[_FILE], reference.get("encoding")
+        if not isinstance(name, str) or _NAME.fullmatch(name) is None or encoding not in ("text", "base64"):
+            raise CassetteFormatError(
+                "a $file has a name of 16 hex digits with an extension, and an encoding: text or base64"
+            )
+        path = self.folder / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise CassetteFormatError(
+                f"{path.parent.name}/{name}, which belongs to the cassette, cannot be read ({error.strerror}); "
+                f"commit it together with the cassette, or record again with mode='rewrite'"
+            ) from None
+        if not name.startswith(sha256(content).hexdigest()[:16]):
+            raise CassetteFormatError(f"{path.parent.name}/{name} is not what it was when it was recorded; restore it")
+        if encoding == "base64":
+            return b64encode(content).decode()
+        return content.decode("utf-8", "surrogatepass")
+
+    def forget(self, kept: set[str]) -> None:
+        """Remove the files that no line of the cassette names.
+
+        Args:
+            kept: The names to keep.
+        """
+        if not self.folder.is_dir():
+            return
+        for path in self.folder.iterdir():
+            if _NAME.fullmatch(path.name) and path.name not in kept:
+                path.unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+
+def files_in(value: Json) -> Iterator[str]:
+    """The names of the files that a written value refers to."""
+    if is_object(value):
+        if isinstance(name := value.get(_FILE), str):
+            yield name
+        else:
+            for item in value.values():
+                yield from files_in(item)
+    elif is_array(value):
+        for item in value:
+            yield from files_in(item)
+
+
+def _binary(value: str) -> bytes | None:
+    try:
+        content = a2b_base64(value)
+    except (Base64Error, ValueError):
+        return None
+    # Only what gives the very same text again.
+    return content if b64encode(content).decode() == value else None
