@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from os import PathLike, fspath
@@ -29,6 +29,7 @@ from mcp_intercept.errors import (
     CassetteDriftError,
     CassetteError,
     CassetteMissError,
+    CassetteWarning,
     InterceptError,
     SessionStateError,
     UnsupportedTargetError,
@@ -67,12 +68,11 @@ Unused: TypeAlias = Literal["ignore", "warn", "fail"]
 
 PATIENCE: Final = 30.0
 
+# File systems take 255, and while it is recorded, there are longer ones beside it.
+_LONGEST_NAME: Final = 240
+
 _DEFAULTS: Final = Redaction()
 _KEPT = (KeyboardInterrupt, SystemExit, GeneratorExit)
-
-
-class CassetteWarning(UserWarning):
-    """Something about a cassette that one should know, and that is no reason to fail."""
 
 
 def default_mode() -> tuple[Mode, str]:
@@ -126,8 +126,13 @@ class Cassette:
 
     @property
     def interactions(self) -> Sequence[Interaction]:
-        """What was recorded before, read when it is looked at."""
-        return [] if self._file is None else list(self._file)
+        """What the file holds, read when it is looked at: before it is written what was recorded before, then all."""
+        if self._is_open:
+            return [] if self._file is None else list(self._file)
+        if not self.path.is_file():
+            return []
+        with closing(CassetteFile(self.path)) as file:
+            return list(file)
 
     @property
     def is_recording(self) -> bool:
@@ -148,7 +153,13 @@ class Cassette:
     def unused(self) -> tuple[Interaction, ...]:
         """The requests in it that nobody has made so far."""
         with self._player.lock:
-            return tuple(self._player.load(place) for place in self._player.unused())
+            places = self._player.unused()
+            if self._is_open:
+                return tuple(map(self._player.load, places))
+            if not places or self.mode == "rewrite":
+                return ()
+            with closing(CassetteFile(self.path)) as file:  # what was added is below
+                return tuple(map(file.load, places))
 
     @property
     def _plays(self) -> bool:
@@ -325,10 +336,12 @@ class Cassette:
             lines = [*old, *recorder.assembly.lines(first, side_files)]
             write_cassette(self.path, lines, lost=self.lost)
             side_files.forget(side_files.written | (set() if kept is None else kept.files()))
-        except OSError as error:
+        except Exception as error:
+            # Whatever it is, the test that was recorded is not to blame.
             recorder.journal.close()
+            why = error.strerror if isinstance(error, OSError) else None
             warnings.warn(
-                f"{self.path} could not be written ({error.strerror or type(error).__name__}); what was recorded is in "
+                f"{self.path} could not be written ({why or type(error).__name__}); what was recorded is in "
                 f"{recorder.journal.path.name}: `mcp-intercept cassette recover {self.path}` makes a cassette of it",
                 CassetteWarning,
                 stacklevel=5,
@@ -544,13 +557,14 @@ def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> No
 
 
 def _path_of(path: Any) -> Path:
-    try:
-        name: Any = os.fspath(path)
-    except TypeError:
-        raise InterceptError(f"path must be the path of a file, not an object of type {type(path).__name__}") from None
-    if not isinstance(name, str) or not name or "\0" in name or name.endswith(("/", os.sep)):
+    if not isinstance(path, (str, PathLike)):
+        raise InterceptError(f"path must be the path of a file, not an object of type {type(path).__name__}")
+    name = os.fsdecode(cast("PathLike[str]", path))
+    if not name or "\0" in name or name.endswith(("/", os.sep)):
         raise InterceptError(f"path must be the path of a file, not {name!r}")
     file = Path(name)
+    if len(os.fsencode(file.name)) > _LONGEST_NAME:
+        raise InterceptError(f"the name of the file must be of {_LONGEST_NAME} bytes at most: {file.name[:60]}...")
     if file.is_dir():
         raise InterceptError(f"{file} is a folder; name a file in it, such as {file / 'test.mcp.jsonl'}")
     return file

@@ -38,7 +38,7 @@ class CassetteMiddleware(Middleware):
         self._connection: PlayedConnection | None = None
         if player is not None:
             forward = None if writer is None else self._forward
-            self._connection = PlayedConnection(player, server, self._emit, forward)
+            self._connection = PlayedConnection(player, server, self._emit, forward, asks=False)
 
     async def on_message(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
         """Record or replay a message of either direction."""

@@ -34,8 +34,8 @@ def name_of(target: Any) -> str:
 
 def fingerprint(target: Any) -> object:
     """What is equal for transports that lead to the same server; kept in memory only."""
-    leads_to = _end_of(target)
-    return leads_to if isinstance(leads_to, (tuple, str)) else id(leads_to)
+    leads_to: object = _end_of(target)
+    return leads_to if isinstance(leads_to, (tuple, str)) else id(leads_to)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _end_of(target: Any) -> Any:
@@ -49,7 +49,7 @@ def _end_of(target: Any) -> Any:
         return (target.command, *target.args)
     if isinstance(target, (list, tuple)):
         parts = cast("Sequence[Any]", target)
-        return tuple(os.fspath(part) if isinstance(part, os.PathLike) else str(part) for part in parts)
+        return tuple(os.fsdecode(part) if isinstance(part, (str, os.PathLike)) else str(id(part)) for part in parts)
     return target
 
 

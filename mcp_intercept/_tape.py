@@ -44,6 +44,10 @@ class Writer(Protocol):
         """The connection has ended, and not by the client."""
         ...
 
+    def missed(self, error: Exception) -> None:
+        """A message could not be told."""
+        ...
+
 
 class _Noting:
     """Tells a writer what passes on a connection."""
@@ -53,14 +57,18 @@ class _Noting:
         self._number = writer.connect(server)
 
     def sent(self, item: Any) -> None:
-        frame = frame_from(item)
-        if frame is not None:
-            self._writer.sent(self._number, frame)
+        self._tell(self._writer.sent, item)
 
     def received(self, item: Any) -> None:
-        frame = frame_from(item)
-        if frame is not None:
-            self._writer.received(self._number, frame)
+        self._tell(self._writer.received, item)
+
+    def _tell(self, tell: Callable[[int, Frame], None], item: Any) -> None:
+        try:
+            frame = frame_from(item)
+            if frame is not None:
+                tell(self._number, frame)
+        except Exception as error:
+            self._writer.missed(error)
 
     def ended(self) -> None:
         self._writer.closed(self._number, "end of stream")
@@ -213,6 +221,7 @@ class _Continued:
         self._live_questions: set[Any] = set()
         self._item: Any = None
         self._is_up = False
+        self._is_new = False
 
     def take(self, frame: Frame, item: Any) -> None:
         """The client sends a message."""
@@ -227,12 +236,16 @@ class _Continued:
             self._send(item)
         else:
             self.played.take(frame)
-            if self._is_up and _is_notification(frame) and frame.method != "notifications/initialized":
-                self._to_server.send_nowait(item)
+            if self._is_up and _is_notification(frame):
+                if self._is_new:
+                    self._send(item)
+                elif frame.method != "notifications/initialized":
+                    self._to_server.send_nowait(item)
 
     def _forward(self, frame: Frame) -> None:
         if frame.method == "initialize":
             self._handshake = None  # it is on its way to the server itself
+            self._is_new = True
         self._is_up = True
         self._live_requests.add(frame.id)
         self._send(self._item)

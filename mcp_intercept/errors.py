@@ -14,6 +14,10 @@ our own side::
         ├── CassetteLockedError      somebody else is recording it
         ├── CassetteMissError        something was asked that it has no answer to
         └── CassetteDriftError       the live server answers otherwise than it
+
+Something that is no reason to fail is a warning::
+
+    CassetteWarning              something about a cassette that one should know    (a UserWarning)
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ __all__ = [
     "CassetteFormatError",
     "CassetteLockedError",
     "CassetteMissError",
+    "CassetteWarning",
     "InterceptError",
     "MiddlewareError",
     "MissingExtraError",
@@ -126,3 +131,7 @@ class CassetteDriftError(CassetteError):
         super().__init__(message, path=path)
         self.drifts: tuple[Any, ...] = tuple(drifts)
         """A `Drift` for each, in order."""
+
+
+class CassetteWarning(UserWarning):
+    """Something about a cassette that one should know, and that is no reason to fail."""

@@ -20,6 +20,7 @@ FACE = [
     "AnyMiddleware",
     "CallOptions",
     "CallbackClientSession",
+    "Cassette",
     "Direction",
     "Exchange",
     "FrameListener",
@@ -37,6 +38,7 @@ FACE = [
     "hook",
     "intercept",
     "intercept_all",
+    "use_cassette",
 ]
 
 # What `from __future__` and typing leave in a module that uses them.
@@ -113,6 +115,12 @@ TREE: list[tuple[type[Exception], tuple[type, ...]]] = [
     (errors.UnsupportedTargetError, (InterceptError, TypeError)),
     (errors.BroadcastError, (InterceptError,)),
     (errors.MissingExtraError, (InterceptError, ImportError)),
+    (errors.CassetteError, (InterceptError,)),
+    (errors.CassetteFormatError, (errors.CassetteError,)),
+    (errors.CassetteLockedError, (errors.CassetteError,)),
+    (errors.CassetteMissError, (errors.CassetteError,)),
+    (errors.CassetteDriftError, (errors.CassetteError,)),
+    (errors.CassetteWarning, (UserWarning,)),
 ]
 
 
@@ -124,7 +132,7 @@ def test_an_error_stands_where_the_tree_shows_it(error: type[Exception], bases: 
 
 
 def test_the_tree_shows_every_error() -> None:
-    drawn = re.findall(r"^ *[├└─ ]*(\w+Error)\b", errors.__doc__ or "", re.MULTILINE)
+    drawn = re.findall(r"^ *[├└─ ]*(\w+(?:Error|Warning))\b", errors.__doc__ or "", re.MULTILINE)
 
     assert sorted(drawn) == errors.__all__
     assert {error.__name__ for error, _ in TREE} == {*errors.__all__}

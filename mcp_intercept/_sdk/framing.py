@@ -20,7 +20,8 @@ def frame_from(item: Any) -> Frame | None:
     error = getattr(message, "error", None)
     if error is None:
         return Frame(request_id, None, None, message.result)
-    return Frame(request_id, error=error.model_dump(mode="json", exclude_none=True))
+    wire: dict[str, Any] = {"code": error.code, "message": error.message}
+    return Frame(request_id, error=wire if error.data is None else {**wire, "data": error.data})
 
 
 def item_from(frame: Frame) -> Any:

@@ -10,6 +10,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+QUESTION: Final = "question"
+"""The key of the only question in a result of ours."""
+
+_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 _SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 _MODERN_MEMBERS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 _CAPABILITIES: Final = {
@@ -62,6 +66,29 @@ def questions_in(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def with_answers(params: dict[str, Any] | None, answers: dict[str, Any]) -> dict[str, Any]:
     """The params of the call that is made again."""
     return {**(params or {}), "inputResponses": answers}
+
+
+def question(method: str, params: dict[str, Any] | None, state: str) -> dict[str, Any]:
+    """A result that asks what a server asked in a request of its own.
+
+    Args:
+        method: The method of the request.
+        params: Its params.
+        state: What the client has to send back with its answer.
+    """
+    request: dict[str, Any] = {"method": method} | ({} if params is None else {"params": params})
+    return {"resultType": "input_required", "inputRequests": {QUESTION: request}, "requestState": state}
+
+
+def says_version(params: dict[str, Any] | None) -> bool:
+    """Whether a request says which version of the protocol it is of, as all do from 2026-07-28 on."""
+    return params is not None and _VERSION in (params.get("_meta") or {})
+
+
+def with_modern_members(method: str, result: dict[str, Any]) -> dict[str, Any]:
+    """A result as it has to be from 2026-07-28 on."""
+    cached = {"ttlMs": 0, "cacheScope": "private"} if method.endswith(("/list", "/read")) else {}
+    return {"resultType": "complete", **cached, **result}
 
 
 def without_modern_members(result: dict[str, Any]) -> dict[str, Any]:

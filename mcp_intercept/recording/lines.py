@@ -21,10 +21,13 @@ VERSION: Final = 1
 
 # Strict and closed: a key misspelled by hand is an error, not ignored.
 _closed = with_config(ConfigDict(extra="forbid", strict=True))
-_Number = Annotated[int, Field(ge=1, description="The number of the interaction; counts up through the file.")]
+_MOST = 2**31 - 1
+_Number = Annotated[
+    int, Field(ge=1, le=_MOST, description="The number of the interaction; counts up through the file.")
+]
 _Method = Annotated[str, Field(min_length=1, description="The name of the method on the wire.")]
 _Server = Annotated[str, Field(min_length=1, description="The name of the server within the cassette.")]
-_Connection = Annotated[int, Field(ge=2, description="Which connection to that server, if not the first.")]
+_Connection = Annotated[int, Field(ge=2, le=_MOST, description="Which connection to that server, if not the first.")]
 _Params = Annotated[dict[str, Any], Field(description="The params of the message; those of requests have no `_meta`.")]
 _Seconds = Annotated[float, Field(ge=0, description="Seconds since the request was sent, if recorded with timing.")]
 
@@ -204,7 +207,7 @@ def read_line(text: bytes, path: object, number: int) -> tuple[str, dict[str, An
     except ValueError as error:
         what = "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"no JSON ({printable(str(error))})"
         raise CassetteFormatError(
-            f"this is {what}; restore the file, or record it again with mode='rewrite'", path=path, line=number
+            f"this is {what}; restore the file, or delete it and record it again", path=path, line=number
         ) from None
     if not is_object(line):
         raise CassetteFormatError("a line has to be a JSON object", path=path, line=number)

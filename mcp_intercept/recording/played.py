@@ -14,10 +14,14 @@ from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError
 from mcp_intercept.recording.assembly import LISTEN
 from mcp_intercept.recording.eras import (
+    QUESTION,
     initialize_result,
     is_question,
+    question,
     questions_in,
+    says_version,
     with_answers,
+    with_modern_members,
     without_modern_members,
 )
 from mcp_intercept.recording.frames import Frame
@@ -62,19 +66,32 @@ class PlayedConnection:
         server: The name of the server.
         emit: Takes what the server sends.
         forward: Takes requests that were not recorded, instead of refusing them.
+        asks: Whether the client can be asked anything. If not, it is taken to answer as it did.
     """
 
-    def __init__(self, player: Player, server: str, emit: Emit, forward: Callable[[Frame], None] | None = None) -> None:
+    def __init__(
+        self,
+        player: Player,
+        server: str,
+        emit: Emit,
+        forward: Callable[[Frame], None] | None = None,
+        *,
+        asks: bool = True,
+    ) -> None:
         self.server = server
         self._player = player
         self._emit = emit
         self._forward = forward
+        self._asks = asks
         self._number = player.open(server)
         self._runs: dict[str | int, _Run] = {}
         self._asked: dict[str | int, _Run] = {}
         self._rounds: dict[str | int, tuple[_Run, dict[str, Any]]] = {}
         self._ids = count(1)
+        self._suspended: dict[str, tuple[_Run, dict[str, Any]]] = {}
+        # Which era of the protocol is spoken: that of `initialize`, or the one in which each request says its version.
         self._is_legacy = False
+        self._is_modern = False
         self._requested = ""
 
     @property
@@ -92,37 +109,56 @@ class PlayedConnection:
     def take(self, frame: Frame) -> None:
         """The client sends a message."""
         with self._player.lock:
-            if frame.method is None:
-                self._take_answer(frame)
-            elif frame.id is None:
-                self._take_notification(frame.method, frame.params)
-            else:
-                self._take_request(frame, frame.method)
+            try:
+                if frame.method is None:
+                    self._take_answer(frame)
+                elif frame.id is None:
+                    self._take_notification(frame.method, frame.params)
+                else:
+                    self._take_request(frame, frame.method)
+            except Exception as error:
+                # Of the user's functions, or a file that is damaged; told now if it can be, and at the end.
+                self._player.failures.append(error)
+                if frame.method is not None and frame.id is not None:
+                    said = str(error) if isinstance(error, CassetteError) else type(error).__name__
+                    message = f"The cassette cannot answer {printable(frame.method)}: {said}"
+                    self._emit(Frame(id=frame.id, error={"code": MISS_CODE, "message": message}))
 
     def _take_request(self, frame: Frame, method: str) -> None:
         player = self._player
         if method == "initialize":
             self._is_legacy = True
             self._requested = str((frame.params or {}).get("protocolVersion"))
-        try:
-            params = player.redactor.params(method, frame.params)
-            place = player.find(self.server, self._number, method, params)
-            if place is not None:
-                meta: dict[str, Any] = (frame.params or {}).get("_meta") or {}
-                run = _Run(player.load(place), frame.id, meta.get("progressToken"))
-                if frame.id is not None:
-                    self._runs[frame.id] = run
-                self._go_on(run)
-            elif self._forward is not None:
-                self._forward(frame)
-            else:
-                self._take_unknown(frame, method, params)
-        except Exception as error:
-            # Of the user's functions, or a file that is damaged; told now, and again at the end.
-            player.failures.append(error)
-            said = str(error) if isinstance(error, CassetteError) else type(error).__name__
-            message = f"The cassette cannot answer {printable(method)}: {said}"
-            self._emit(Frame(id=frame.id, error={"code": MISS_CODE, "message": message}))
+        elif method != "server/discover" and says_version(frame.params):
+            self._is_modern = True
+        if self._resume(frame):
+            return
+        params = player.redactor.params(method, frame.params)
+        place = player.find(self.server, self._number, method, params)
+        if place is not None:
+            meta: dict[str, Any] = (frame.params or {}).get("_meta") or {}
+            run = _Run(player.load(place), frame.id, meta.get("progressToken"))
+            if frame.id is not None:
+                self._runs[frame.id] = run
+            self._go_on(run)
+        elif self._forward is not None:
+            self._forward(frame)
+        else:
+            self._take_unknown(frame, method, params)
+
+    def _resume(self, frame: Frame) -> bool:
+        """Go on with a call that was answered with a question; the value is whether it was."""
+        params = frame.params or {}
+        suspended = self._suspended.pop(str(params.get("requestState")), None)
+        if suspended is None or frame.id is None:
+            return False
+        run, event = suspended
+        run.id = frame.id
+        self._runs[frame.id] = run
+        answers: dict[str, Any] = params.get("inputResponses") or {}
+        self._player.differs(run.interaction, event, Frame(result=answers.get(QUESTION)), self.server)
+        self._go_on(run)
+        return True
 
     def _take_unknown(self, frame: Frame, method: str, params: dict[str, Any] | None) -> None:
         player = self._player
@@ -181,7 +217,7 @@ class PlayedConnection:
                 if self._ask(run, event):
                     return
             elif "result" in event:
-                if self._is_legacy and is_question(event["result"]):
+                if self._is_legacy and self._asks and is_question(event["result"]):
                     self._ask_all(run, event["result"])
                     return
                 self._answer(run, event["result"])
@@ -204,6 +240,8 @@ class PlayedConnection:
             result = initialize_result(self._requested, self.server, result, None, set())
         if self._is_legacy:
             result = without_modern_members(result)
+        elif self._is_modern:
+            result = with_modern_members(run.interaction.method, result)
         self._emit(Frame(id=run.id, result=result))
 
     def _notify(self, run: _Run, event: dict[str, Any]) -> None:
@@ -223,7 +261,14 @@ class PlayedConnection:
 
     def _ask(self, run: _Run, event: dict[str, Any]) -> bool:
         """Ask the client; the value is whether the server waited for the answer."""
+        if not self._asks:
+            return False
         request_id = self._new_id()
+        if self._is_modern and run.id is not None:
+            # A server may no longer send requests, and asks in its answer.
+            self._suspended[request_id] = (run, event)
+            self._answer(run, question(event["server_request"], event.get("params"), request_id))
+            return True
         self._emit(Frame(id=request_id, method=event["server_request"], params=event.get("params")))
         if "withdrawn" in event:
             self._emit(Frame(method="notifications/cancelled", params={"requestId": request_id}))

@@ -80,14 +80,19 @@ class Recorder:
         """The connection has ended, and not by the client."""
         self._take(self._closed, number, how)
 
+    def missed(self, error: Exception) -> None:
+        """A message could not be told."""
+        with self._lock:
+            self.lost += 1
+            self._faults.report(f"write to {self.journal.path.name}", error, text=isinstance(error, OSError))
+
     def _take(self, take: Any, number: int, what: Any) -> None:
         with self._lock:
             try:
                 take(number, what)
                 self.count += 1
             except Exception as error:
-                self.lost += 1
-                self._faults.report(f"write to {self.journal.path.name}", error, text=isinstance(error, OSError))
+                self.missed(error)
 
     def _sent(self, number: int, frame: Frame) -> None:
         connection = self.assembly.connection(number)
@@ -112,6 +117,9 @@ class Recorder:
         line: dict[str, Any] = {"request" if frame.id is not None else "notification": frame.method}
         if params:
             params = {name: params[name] for name in params if name not in ("_meta", "requestState")}
+            responses: Any = params.get("inputResponses")
+            if is_object(responses):
+                params["inputResponses"] = dict(sorted(responses.items()))  # which came first, is chance
             params = self._redactor.params(frame.method, params)
             if params:
                 line["params"] = params

@@ -129,7 +129,7 @@ class CassetteFile:
                 else "it is cut short: the last line, which says that it is the end, is missing"
             )
             raise CassetteFormatError(
-                f"{said}; restore the file, or record it again with mode='rewrite'", path=path, line=number or None
+                f"{said}; restore the file, or delete it and record it again", path=path, line=number or None
             )
 
     def _check_header(self, kind: str, line: dict[str, Any]) -> None:
@@ -175,6 +175,8 @@ class CassetteFile:
             )
         except CassetteFormatError as error:
             raise CassetteFormatError(error.reason, path=self.path, line=number) from None
+        except RecursionError:
+            raise CassetteFormatError("it is nested too deeply", path=self.path, line=number) from None
 
     def text(self, place: int) -> list[bytes]:
         """The lines of an interaction."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, Final, NoReturn, TypeAlias
 
 from pydantic_core import PydanticSerializationError, from_json, to_json
 from typing_extensions import TypeIs
 
 Json: TypeAlias = Any
 """A value of JSON: `None`, a bool, int, float, str, list or dict."""
+
+MOST_LEVELS: Final = 200
+"""How deep a value in a cassette may be nested. What comes over a wire is not, as the SDK reads no more."""
 
 
 def is_object(value: Json) -> TypeIs[dict[str, Any]]:
@@ -22,6 +25,21 @@ def is_array(value: Json) -> TypeIs[list[Any]]:
     return isinstance(value, list)
 
 
+def is_too_deep(value: Json) -> bool:
+    """Whether it is nested more than `MOST_LEVELS` deep: so deep that others who read it would fail."""
+    level = [value]
+    for _ in range(MOST_LEVELS):
+        level = [
+            item
+            for container in level
+            for item in (container.values() if is_object(container) else container)
+            if is_object(item) or is_array(item)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def encode(value: Json) -> bytes:
     """A value as JSON on one line.
 
@@ -31,11 +49,14 @@ def encode(value: Json) -> bytes:
     try:
         return to_json(value, inf_nan_mode="null")
     except (PydanticSerializationError, ValueError):
-        # Half of a surrogate pair, or nested deeply: Python's own knows how.
+        # Half of a surrogate pair: Python's own knows how.
         try:
-            return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+            text = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
         except (TypeError, RecursionError) as error:
             raise ValueError(f"no JSON: {type(error).__name__}") from error
+        if is_too_deep(value):
+            raise ValueError(f"nested more than {MOST_LEVELS} levels deep") from None
+        return text
 
 
 def decode(text: bytes) -> Json:
