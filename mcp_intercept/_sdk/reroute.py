@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from contextvars import ContextVar
 from importlib import import_module
+from inspect import unwrap
 from threading import RLock
 from types import CodeType, FunctionType
 from typing import Any, Final, TypeAlias
@@ -83,7 +84,7 @@ def _replace(module: str, name: str, template: CodeType) -> None:
         decorated = getattr(import_module(module), name)
     except (ImportError, AttributeError):
         return  # of the other line, or in need of a package that is not installed
-    function: FunctionType = getattr(decorated, "__wrapped__", decorated)
+    function: FunctionType = unwrap(decorated)
     plain = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
     plain.__kwdefaults__ = function.__kwdefaults__
     plain.__module__ = module

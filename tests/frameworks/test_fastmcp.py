@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from fastmcp import Client, FastMCP
 from fastmcp.client.transports import ClientTransport, StdioTransport, StreamableHttpTransport
 
 from mcp_intercept import intercept, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = [
@@ -120,3 +122,7 @@ async def test_a_transport_that_intercepts_its_session(server: Server) -> None:
     assert await answer_of(Intercepted(transport_of(server), seen, Rewrite())) == "41"
     assert_seen(seen)
     assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(lambda server: answer_of(transport_of(server)), server, tmp_path)

@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from google.adk.tools.mcp_tool.mcp_session_manager import MCPSessionManager
 from google.genai import types
 
 from mcp_intercept import intercept, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = pytest.mark.anyio
@@ -133,3 +135,7 @@ async def test_the_tools_of_intercepted_sessions(server: Server) -> None:
         await sessions.close()
     assert seen.methods == ["tools/list", "tools/call"]  # ADK has made the handshake by then
     assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_of, server, tmp_path)

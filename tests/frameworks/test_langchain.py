@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from langchain_mcp_adapters.tools import load_mcp_tools
 
 from mcp_intercept import intercept, intercept_all
 from tests.frameworks.langchain_model import ScriptedModel
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = pytest.mark.anyio
@@ -90,3 +92,7 @@ async def test_the_tools_of_one_intercepted_session(server: Server) -> None:
         assert await answer_with(await load_mcp_tools(session)) == "41"
     assert_seen(seen)
     assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_of, server, tmp_path)

@@ -6,6 +6,7 @@ import importlib.util
 import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from llama_index.core.llms.mock import MockFunctionCallingLLM
 from llama_index.tools.mcp import BasicMCPClient, McpToolSpec
 
 from mcp_intercept import connect, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = pytest.mark.anyio
@@ -119,3 +121,12 @@ async def test_the_tools_of_one_intercepted_session(server: Server) -> None:
         assert await answer_of(session) == "41"
     assert_seen(seen)
     assert len({context.connection_id for context, _ in seen.exchanges}) == 1
+
+
+async def answer_from(server: Server) -> str:
+    async with client_of(server) as client:
+        return await answer_of(client)
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_from, server, tmp_path)

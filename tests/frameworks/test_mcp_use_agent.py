@@ -6,6 +6,7 @@ import importlib.util
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from mcp_use import MCPAgent, MCPClient
 
 from mcp_intercept import intercept_all
 from tests.frameworks.langchain_model import ScriptedModel
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 pytestmark = [
@@ -91,3 +93,7 @@ async def test_a_client_that_was_connected_before_the_block(server: Server) -> N
             assert await answer_with(client) == "41"
     assert "initialize" not in seen.methods
     assert "tools/call" in seen.methods
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_of, server, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from agents.mcp import MCPServerStdio, MCPServerStreamableHttp
 from agents.testing import ModelCall, ModelStep, ScriptedModel, assistant_message, function_call
 
 from mcp_intercept import intercept, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 from tests.wire import LINE_1
 
@@ -101,3 +103,7 @@ async def test_the_session_of_one_server(server: Server) -> None:
         assert await answer_with(mcp_server) == "41"
     assert set(seen.methods) == {"tools/list", "tools/call"}
     assert {context.connection_id for context, _ in seen.exchanges} == {"tests"}
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_of, server, tmp_path)

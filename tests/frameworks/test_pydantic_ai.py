@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from pydantic_ai.messages import ModelResponse, TextPart, ToolCallPart, ToolRetu
 from pydantic_ai.models.function import FunctionModel
 
 from mcp_intercept import intercept, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 from tests.server import ROOT
 from tests.wire import LINE_1
@@ -133,3 +135,7 @@ def test_a_traced_run_is_one_tree_with_one_span_a_call() -> None:
     assert "'network.transport': 'pipe'" in lines[tool + 1]
     assert "mcp.protocol.version" in lines[tool + 1]
     assert len([line for line in lines if "tools/call" in line.partition(" (")[0]]) == 1
+
+
+async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    await assert_replays(answer_of, server, tmp_path)

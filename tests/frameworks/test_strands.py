@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 if importlib.util.find_spec("strands") is None:
@@ -19,6 +21,7 @@ from strands.models import Model
 from strands.tools.mcp import MCPClient
 
 from mcp_intercept import MiddlewareManager, intercept_all
+from tests.frameworks.replayed import assert_replays
 from tests.frameworks.seen import Rewrite, Seen, Server, assert_seen
 
 # On line 1 it uses the deprecated name of the transport.
@@ -103,3 +106,7 @@ def test_an_agent_that_opens_and_closes_the_client_itself(server: Server) -> Non
         assert str(agent("What is 1 + 2?")).strip() == "41"
         agent.cleanup()
     assert "tools/call" in [exchange.context.method for exchange in exchanges]
+
+
+def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
+    anyio.run(assert_replays, answer_of, server, tmp_path)
