@@ -12,12 +12,13 @@ from typing import Any
 
 import anyio
 import mcp.types as types
+from anyio.abc import TaskGroup
 from anyio.lowlevel import checkpoint
 from mcp.shared.memory import create_client_server_memory_streams
-from mcp.shared.message import SessionMessage
 
-Frame = dict[str, Any]
-"""A JSON-RPC message as the dict that it is on the wire."""
+from mcp_intercept.testing._line import Frame as Frame  # for those who import it from here
+from mcp_intercept.testing._line import session_message
+from mcp_intercept.testing._peer import Peer
 
 Answer = Callable[[Frame], Awaitable["Frame | None"]]
 """`async (request frame) -> result`; `None` means no answer at all."""
@@ -49,7 +50,7 @@ RESULTS: Mapping[str, Frame] = {
 """What is answered where a test says nothing; an empty result for every other method."""
 
 
-class WireServer:
+class WireServer(Peer):
     """The far end of a pair of streams.
 
     Attributes:
@@ -59,24 +60,19 @@ class WireServer:
     """
 
     def __init__(self, read: Any, write: Any) -> None:
+        super().__init__(read, write)
         self.frames: list[Frame] = []
         self.metadata: list[Any] = []
         self.answers: dict[str, Answer] = {}
-        self._read = read
-        self._write = write
         self._arrived = anyio.Event()
 
-    async def run(self) -> None:
-        async with anyio.create_task_group() as tasks:
-            async for message in self._read:
-                frame = _root(message.message).model_dump(by_alias=True, mode="json", exclude_none=True)
-                self.frames.append(frame)
-                self.metadata.append(message.metadata)
-                self._arrived.set()
-                self._arrived = anyio.Event()
-                if "id" in frame and "method" in frame:
-                    tasks.start_soon(self._answer, frame)
-            tasks.cancel_scope.cancel()
+    def received(self, frame: Frame, metadata: Any, tasks: TaskGroup) -> None:
+        self.frames.append(frame)
+        self.metadata.append(metadata)
+        self._arrived.set()
+        self._arrived = anyio.Event()
+        if "id" in frame and "method" in frame:
+            tasks.start_soon(self._answer, frame)
 
     async def _answer(self, frame: Frame) -> None:
         method = frame["method"]
@@ -97,7 +93,7 @@ class WireServer:
         await self.send({"jsonrpc": "2.0", "method": method, "params": params})
 
     async def send(self, frame: Frame) -> None:
-        await self._write.send(SessionMessage(_message(frame)))
+        await self._write.send(session_message(frame))
 
     async def close(self) -> None:
         """Hang up: the client reads the end of its stream."""
@@ -151,16 +147,3 @@ async def wire() -> AsyncGenerator[tuple[tuple[Any, Any], WireServer], None]:
             yield client, server
             await checkpoint()
             tasks.cancel_scope.cancel()
-
-
-def _root(message: Any) -> Any:
-    return message.root if LINE_1 else message
-
-
-def _message(frame: Frame) -> Any:
-    if LINE_1:
-        wrapper: Any = types.JSONRPCMessage
-        return wrapper.model_validate(frame)
-    from mcp.types import jsonrpc_message_adapter
-
-    return jsonrpc_message_adapter.validate_python(frame)
