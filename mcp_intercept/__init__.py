@@ -1,4 +1,7 @@
-"""Middleware for MCP clients: see, shape, trace and record what an agent says to its MCP servers."""
+"""Middleware for MCP clients: see, shape, trace and record what an agent says to its MCP servers.
+
+PYTEST_DONT_REWRITE: the pytest plugin is not to complain where this was imported before.
+"""
 
 from __future__ import annotations
 

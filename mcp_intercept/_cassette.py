@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast,
 
 from mcp_intercept import _current
 from mcp_intercept._chain import describe
+from mcp_intercept._context import printable
 from mcp_intercept._names import UNNAMED, fingerprint, name_of
 from mcp_intercept._sdk import LINE
 from mcp_intercept._sdk.reroute import Passing, reroute
@@ -41,7 +42,7 @@ from mcp_intercept.recording.misses import Drift, Miss, Source, report
 from mcp_intercept.recording.player import Player
 from mcp_intercept.recording.recorder import Recorder
 from mcp_intercept.recording.redaction import Redaction, Redactor
-from mcp_intercept.recording.store import CassetteFile, write_cassette
+from mcp_intercept.recording.store import CassetteFile, check_writable, write_cassette
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.verifier import Verifier
 
@@ -217,7 +218,9 @@ class Cassette:
 
         self._check_open()
         plays = self._plays or self._continues
-        return CassetteMiddleware(self._player if plays else None, None if self._plays else self._writer(), server)
+        return CassetteMiddleware(
+            self._player if plays else None, None if self._plays else self._writer(), server, self._patience
+        )
 
     def _check_open(self) -> None:
         if not self._is_open:
@@ -265,6 +268,15 @@ class Cassette:
         path, mode = self.path, self.mode
         # Looked at before anything is written: what is damaged is not recorded over.
         exists = mode != "off" and path.exists()
+        try:
+            self._prepare(path, mode, exists)
+        except BaseException:
+            if self._file is not None:
+                self._file.close()
+            raise
+        self._is_open = True
+
+    def _prepare(self, path: Path, mode: Mode, exists: bool) -> None:
         if exists:
             self._file = self._player.file = CassetteFile(path)
             if self._file.lost and mode != "rewrite":
@@ -279,8 +291,8 @@ class Cassette:
                 raise CassetteError(f"{path} does not exist, so there is nothing to verify; record it first", path=path)
             self._verifier = Verifier(self._player)
         elif mode in ("new_episodes", "rewrite") or (mode == "once" and not exists):
+            check_writable(path)
             self._recorder = Recorder(Journal(path), self._redactor, mode=mode, timing=self._timing)
-        self._is_open = True
 
     def close(self, error: BaseException | None) -> None:
         """End; `use_cassette()` does it.
@@ -303,70 +315,84 @@ class Cassette:
     def _end_recording(self, recorder: Recorder, error: BaseException | None) -> None:
         journal = recorder.journal
         self.lost = recorder.lost
-        if isinstance(error, _KEPT):
+        if not (recorder.count or self.lost):
+            journal.discard()
+        elif isinstance(error, _KEPT):
             journal.close()
-            if recorder.count:
-                logger.warning(
-                    "the recording of %s was interrupted; `mcp-intercept cassette recover %s` makes a cassette of %s",
-                    self.path,
-                    self.path,
-                    journal.path.name,
-                )
-        elif (error is not None and not self._save_on_failure) or not (recorder.count or self.lost):
+            logger.warning(
+                "the recording of %s was interrupted; `mcp-intercept cassette recover %s` makes a cassette of %s",
+                self.path,
+                self.path,
+                journal.path.name,
+            )
+        elif error is not None and not self._save_on_failure:
             journal.discard()
         else:
             self._save(recorder)
 
     def _save(self, recorder: Recorder) -> None:
+        journal, path = recorder.journal, self.path
+        said: list[str] = []
         if self.lost:
-            recorded = recorder.count
-            warnings.warn(
-                f"{self.path} is not complete: {self.lost} of {self.lost + recorded} messages could not be written",
-                CassetteWarning,
-                stacklevel=5,
+            said.append(
+                f"{path} is not complete: {self.lost} of {self.lost + recorder.count} messages were not written"
             )
         if self.lost and self._file is not None:
-            recorder.journal.close()  # what is there is better
-            return
-        try:
-            side_files = SideFiles(self.path)
-            kept = self._file if self.mode == "new_episodes" else None
-            old = [] if kept is None else [line for place in range(len(kept)) for line in kept.text(place)]
-            first = 1 if kept is None else kept.last_number + 1
-            lines = [*old, *recorder.assembly.lines(first, side_files)]
-            write_cassette(self.path, lines, lost=self.lost)
-            side_files.forget(side_files.written | (set() if kept is None else kept.files()))
-        except Exception as error:
-            # Whatever it is, the test that was recorded is not to blame.
-            recorder.journal.close()
-            why = error.strerror if isinstance(error, OSError) else None
-            warnings.warn(
-                f"{self.path} could not be written ({why or type(error).__name__}); what was recorded is in "
-                f"{recorder.journal.path.name}: `mcp-intercept cassette recover {self.path}` makes a cassette of it",
-                CassetteWarning,
-                stacklevel=5,
-            )
+            journal.close()  # what is there, is better
+            said.append(f"what was recorded is in {journal.path.name}")
         else:
-            recorder.journal.discard()
+            try:
+                self._write(recorder)
+            except Exception as error:
+                # Whatever it is, the test that was recorded is not to blame.
+                journal.close()
+                why = error.strerror if isinstance(error, OSError) else None
+                said.append(
+                    f"{path} was not written ({why or printable(str(error)) or type(error).__name__}); "
+                    f"what was recorded is in {journal.path.name}: "
+                    f"`mcp-intercept cassette recover {path}` makes a cassette of it"
+                )
+            else:
+                journal.discard()
+        if said:
+            warnings.warn("; ".join(said), CassetteWarning, stacklevel=5)
 
-    def _judge(self, error: BaseException | None) -> None:
+    def _write(self, recorder: Recorder) -> None:
+        side_files = SideFiles(self.path)
+        kept = self._file if self.mode == "new_episodes" else None
+        old = [] if kept is None else [line for place in range(len(kept)) for line in kept.text(place)]
+        first = 1 if kept is None else kept.last_number + 1
+        write_cassette(self.path, [*old, *recorder.assembly.lines(first, side_files)], lost=self.lost)
+        side_files.forget(side_files.written | (set() if kept is None else kept.files()))
+
+    def fault(self) -> CassetteError | None:
+        """What is wrong so far, whoever has swallowed it: what the block would end with if it ended now."""
         misses, path = self.misses, self.path
-        if error is not None:
-            if misses and isinstance(error, Exception):
-                _add_note(error, report(f"{path} had no answer to {_counted(misses, 'request')}:", misses))
-            return
-        if self._player.failures:
-            raise self._player.failures[0]
         if misses:
-            raise CassetteMissError(
-                report(f"{path} had no answer to {_counted(misses, 'request')}.", misses), path=path, misses=misses
-            )
+            headline = f"{path} had no answer to {_counted(misses, 'request')}."
+            return CassetteMissError(report(headline, misses), path=path, misses=misses)
+        if self._player.failures:
+            failure = self._player.failures[0]
+            said = f"{path} could not be used: {type(failure).__name__}: {printable(str(failure), 1000)}"
+            fault = failure if isinstance(failure, CassetteError) else CassetteError(said, path=path)
+            fault.__cause__ = failure if fault is not failure else failure.__cause__
+            return fault
         if self._verifier is not None and self._verifier.drifts:
             drifts = self._verifier.drifts
             headline = f"The server no longer answers as in {path}: {_counted(drifts, 'difference')}."
-            raise CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
+            return CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
+        return None
+
+    def _judge(self, error: BaseException | None) -> None:
+        fault = self.fault()
+        if error is not None:
+            if fault is not None and isinstance(error, Exception):
+                _add_note(error, str(fault))
+            return
+        if fault is not None:
+            raise fault
         if self._player.drifts:
-            headline = f"{path} has answered although arguments have changed:"
+            headline = f"{self.path} has answered although arguments have changed:"
             warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)
         self._judge_unused()
 

@@ -26,10 +26,12 @@ class CassetteMiddleware(Middleware):
         player: Answers from the cassette; `None` where everything is to pass.
         writer: Gets what passes; `None` where nothing is recorded.
         server: The name of the server in the cassette.
+        patience: Seconds that a caller may wait for an answer that it did not wait for when it was recorded.
     """
 
-    def __init__(self, player: Player | None, writer: Writer | None, server: str) -> None:
+    def __init__(self, player: Player | None, writer: Writer | None, server: str, patience: float) -> None:
         self._writer = writer
+        self._patience = patience
         self._number = 0 if writer is None else writer.connect(server)
         self._ids = count(1)
         # The ids that were given to the calls of the chain, for progress that reports on them.
@@ -63,11 +65,13 @@ class CassetteMiddleware(Middleware):
             self._connection.take(frame)
             if played.is_live:
                 return await self._recorded(frame, context, call_next)
-            return await self._replayed(frame, played, context)
+            return await self._replayed(self._connection, frame, played, context)
         finally:
             del self._waiting[request_id]
 
-    async def _replayed(self, frame: Frame, played: _Played, context: MiddlewareContext[Any]) -> Any:
+    async def _replayed(
+        self, connection: PlayedConnection, frame: Frame, played: _Played, context: MiddlewareContext[Any]
+    ) -> Any:
         report = context.options.progress_callback
         while True:
             while played.progress:
@@ -76,7 +80,7 @@ class CassetteMiddleware(Middleware):
                     await report(params["progress"], params.get("total"), params.get("message"))
             if played.answer is not None:
                 break
-            await self._wait(frame)
+            await self._wait(connection, frame)
         answer = played.answer
         if isinstance(answer, Closed):
             raise line.to_error(types.ErrorData(code=-32000, message="Connection closed"))
@@ -84,13 +88,14 @@ class CassetteMiddleware(Middleware):
             raise line.to_error(types.ErrorData.model_validate(answer.error))
         return answer.result
 
-    async def _wait(self, frame: Frame) -> None:
-        """Nobody has answered then, so nobody does now."""
+    async def _wait(self, connection: PlayedConnection, frame: Frame) -> None:
+        """Nobody has answered then, so nobody does now, but after a while we."""
         try:
-            await anyio.sleep_forever()
-        finally:
-            if self._connection is not None:
-                self._connection.take(Frame(method="notifications/cancelled", params={"requestId": frame.id}))
+            await anyio.sleep(self._patience)
+        except BaseException:
+            connection.take(Frame(method="notifications/cancelled", params={"requestId": frame.id}))
+            raise
+        connection.give_up()
 
     async def _recorded(self, frame: Frame, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
         request_id = frame.id

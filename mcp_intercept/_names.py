@@ -10,15 +10,20 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from mcp_intercept._sdk import transports
+from mcp_intercept.recording.redaction import Redaction, Redactor
 
 UNNAMED = "server"
+
+_redactor = Redactor(Redaction())
 
 _NAME = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9._-]{0,39}")
 _LAUNCHER = re.compile(
     r"(python|pypy)[0-9.]*|py|uvx?|pipx|poetry|pdm|hatch|conda|node|npx|npm|pnpm|yarn|bunx?|deno|docker|podman|env|sh|bash|cmd",
     re.IGNORECASE,
 )
-_WORDS = frozenset({"run", "exec", "dlx", "tool", "x", "-m", "--"})
+_WORDS = frozenset({"run", "exec", "dlx", "tool", "x"})
+# Options that take no value, or the very thing that is run.
+_FLAGS = frozenset({"-m", "-u", "-I", "-B", "-y", "-q", "-i", "-it", "--", "--yes", "--quiet", "--rm", "--init"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - nothing is bound to it
 
 
@@ -48,19 +53,24 @@ def _end_of(target: Any) -> Any:
     if isinstance(target, transports.StdioServerParameters):
         return (target.command, *target.args)
     if isinstance(target, (list, tuple)):
-        parts = cast("Sequence[Any]", target)
-        return tuple(os.fsdecode(part) if isinstance(part, (str, os.PathLike)) else str(id(part)) for part in parts)
+        return tuple(_part(part) for part in cast("Sequence[Any]", target))
     return target
 
 
+def _part(part: Any) -> str:
+    return os.fspath(part) if isinstance(part, (str, os.PathLike)) else str(id(part))  # pyright: ignore[reportUnknownArgumentType]
+
+
 def _of_command(command: Sequence[str]) -> str:
+    before = ""
     for part in command:
         name = PurePath(part.replace("\\", "/")).name
-        if part.startswith("-") or part in _WORDS or _LAUNCHER.fullmatch(name.removesuffix(".exe")):
+        is_value = before.startswith("-") and before not in _FLAGS  # of an option, and may be anything
+        before = part
+        if is_value or part.startswith("-") or part in _WORDS or _LAUNCHER.fullmatch(name.removesuffix(".exe")):
             continue
         # Of `@scope/package@1.2`, `server.py` and `weather.server`.
-        name = re.sub(r"(?<=.)@.*|\.(py|js|mjs|cjs|ts|exe|sh|jar)$", "", name)
-        return _checked(name)
+        return _checked(re.sub(r"(?<=.)@.*|\.(py|js|mjs|cjs|ts|exe|sh|jar)$", "", name))
     return UNNAMED
 
 
@@ -73,4 +83,5 @@ def _of_url(url: str) -> str:
 
 
 def _checked(name: Any) -> str:
-    return name if isinstance(name, str) and _NAME.fullmatch(name) else UNNAMED
+    is_name = isinstance(name, str) and _NAME.fullmatch(name) is not None
+    return name if is_name and _redactor.text(name) == name else UNNAMED

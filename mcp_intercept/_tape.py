@@ -104,6 +104,10 @@ async def noted(
         raise
 
 
+# Wakes up who reads, to look at the time.
+_NOTHING: Any = object()
+
+
 class _PlayedRead:
     """The stream that a session reads from while there is no server."""
 
@@ -113,12 +117,17 @@ class _PlayedRead:
         self._patience = patience
 
     async def receive(self) -> Any:
-        if not self._connection.waiting:
-            return await self._stream.receive()
-        with anyio.move_on_after(self._patience):
-            return await self._stream.receive()
-        self._connection.give_up()
-        return await self._stream.receive()
+        while True:
+            if not self._connection.waiting:
+                item = await self._stream.receive()
+            else:
+                item = _NOTHING
+                with anyio.move_on_after(self._patience) as scope:
+                    item = await self._stream.receive()
+                if scope.cancelled_caught:
+                    self._connection.give_up()
+            if item is not _NOTHING:
+                return item
 
     def __aiter__(self) -> Self:
         return self
@@ -199,8 +208,14 @@ async def played(player: Player, server: str, patience: float) -> AsyncGenerator
     """The streams of a connection to a server that is not there."""
     outbox = _Outbox()
     connection = PlayedConnection(player, server, outbox.emit)
+
+    def take(frame: Frame, item: Any) -> None:
+        connection.take(frame)
+        if connection.waiting:
+            outbox.put(_NOTHING)
+
     try:
-        yield _PlayedRead(outbox.stream, connection, patience), _PlayedWrite(lambda frame, item: connection.take(frame))
+        yield _PlayedRead(outbox.stream, connection, patience), _PlayedWrite(take)
     finally:
         outbox.close()
 
@@ -236,6 +251,8 @@ class _Continued:
             self._send(item)
         else:
             self.played.take(frame)
+            if self.played.waiting:
+                self.outbox.put(_NOTHING)
             if self._is_up and _is_notification(frame):
                 if self._is_new:
                     self._send(item)
@@ -256,18 +273,19 @@ class _Continued:
 
     async def run(self) -> None:
         """Open the transport as soon as the server is needed, and pass on what it is asked and says."""
-        try:
-            first = await self._from_client.receive()
-        except anyio.EndOfStream:
-            return
-        async with self._transport as (read, write, *_):
-            await self._initialize(read, write)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._receive, read)
-                await write.send(first)
-                async for item in self._from_client:
-                    await write.send(item)
-                tasks.cancel_scope.cancel()
+        with self._from_client:
+            try:
+                first = await self._from_client.receive()
+            except anyio.EndOfStream:
+                return
+            async with self._transport as (read, write, *_):
+                await self._initialize(read, write)
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._receive, read)
+                    await write.send(first)
+                    async for item in self._from_client:
+                        await write.send(item)
+                    tasks.cancel_scope.cancel()
 
     async def _initialize(self, read: Any, write: Any) -> None:
         frame = None if self._handshake is None else frame_from(self._handshake)

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mcp_intercept.errors import InterceptError
@@ -451,6 +451,7 @@ redactors = st.sampled_from(
 
 
 @settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@example(Redactor(Redaction(patterns=["[A-Z]+"])), {"a": {"Password": "NoNE"}}, "tools/call")
 @given(redactors, objects, st.sampled_from(["tools/call", "tools/list", "acme/unknown", "elicitation/create"]))
 def test_redaction_is_idempotent_deterministic_and_keeps_all_but_what_strings_say(
     redactor: Redactor, message: dict[str, Any], method: str

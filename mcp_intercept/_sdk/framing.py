@@ -10,7 +10,15 @@ from mcp_intercept.recording.frames import Frame
 
 def frame_from(item: Any) -> Frame | None:
     """The message in what passes between a session and its transport; `None` for a failure of the transport."""
-    message = line.frame_of(item)
+    message: Any = line.frame_of(item)
+    # To ask a model for what it does not have, takes pydantic longer than all else here.
+    kind: Any = type(message)  # pyright: ignore[reportUnknownVariableType]
+    if kind is types.JSONRPCResponse:
+        return Frame(message.id, None, None, message.result)
+    if kind is types.JSONRPCRequest:
+        return Frame(message.id, message.method, message.params)
+    if kind is types.JSONRPCNotification:
+        return Frame(None, message.method, message.params)
     if message is None:
         return None
     method: str | None = getattr(message, "method", None)

@@ -27,8 +27,8 @@ _TRANSPORTS: Final = {
 }
 _IN_PROCESS: Final = ("mcp.client.client", "_connect_inproc")
 
-Router: TypeAlias = Callable[[AbstractAsyncContextManager[Any]], AbstractAsyncContextManager[Any]]
-"""Gets the transport that somebody opens, not entered, and returns the one to open instead."""
+Router: TypeAlias = Callable[[AbstractAsyncContextManager[Any]], "AbstractAsyncContextManager[Any] | None"]
+"""Gets the transport that somebody opens, not entered, and returns the one to open instead, if any."""
 
 _lock = RLock()
 _routers: list[Router] = []
@@ -113,7 +113,7 @@ def routed(name: str, arguments: tuple[Any, ...], named: dict[str, Any]) -> Abst
         make = _replaced[name][2] if name in _replaced else getattr(import_module(_TRANSPORTS[name]), name)
         transport: AbstractAsyncContextManager[Any] = make(*arguments, **named)
         router = _routers[-1] if _routers and not _passing.get() else None
-    return transport if router is None else router(transport)
+    return transport if router is None else router(transport) or transport
 
 
 def routed_in_process(server: Any) -> Any:
@@ -123,7 +123,8 @@ def routed_in_process(server: Any) -> Any:
     with _lock:
         plain = _replaced[_IN_PROCESS[1]][2]
         router = _routers[-1] if _routers else None
-    return plain(server) if router is None else client._connect_transport(router(InProcess(server)))  # type: ignore[attr-defined]
+    transport = None if router is None else router(InProcess(server))
+    return plain(server) if transport is None else client._connect_transport(transport)  # type: ignore[attr-defined]
 
 
 class InProcess(AbstractAsyncContextManager[Any]):

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import sha256
 from typing import Any, Final
 
-from mcp_intercept.recording.matching import REPEATED
+from mcp_intercept.recording.matching import HANDSHAKES, REPEATED
 from mcp_intercept.recording.stored import LARGE_BINARY, SideFiles
 from mcp_intercept.recording.values import decode, encode
 
@@ -23,6 +23,7 @@ Body = bytes | tuple[int, int]
 Id = str | int
 
 LISTEN: Final = "subscriptions/listen"
+_LISTS: Final = REPEATED - HANDSHAKES
 _WITHDRAWN: Final = b'"withdrawn":true'
 _CANCELLED: Final = b'"cancelled":true'
 _STORED = ("params", "result", "error", "client_result", "client_error")
@@ -67,7 +68,7 @@ class Sent:
 class Connection:
     """A connection to a server, while messages pass."""
 
-    __slots__ = ("asked", "busy", "early", "ended", "last", "loose", "pending", "period", "server", "tokens")
+    __slots__ = ("asked", "busy", "early", "ended", "last", "lists", "loose", "pending", "period", "server", "tokens")
 
     def __init__(self, server: str) -> None:
         self.server = server
@@ -79,7 +80,9 @@ class Connection:
         """Requests of the server, with their methods."""
         self.busy = 0
         self.period: list[Sent] = []
-        """The requests since the last time that none was on its way."""
+        """The requests since the last time that none was on its way, but for lists."""
+        self.lists: list[Sent] = []
+        """The lists since then. A server hardly asks or tells anything for these."""
         self.loose: list[list[Body]] = []
         """What the server sent in that time that may belong to any of them."""
         self.early: list[list[Body]] = []
@@ -141,7 +144,11 @@ class Assembly:
 
     def _add_sent(self, connection: Connection, head: dict[str, Any], body: Body) -> None:
         method: str = head["m"]
-        sent = Sent(connection, method, body, self._by_number.get(head.get("a", 0)), self._now)
+        after = self._by_number.get(head.get("a", 0))
+        # Nothing is caused by a list: whether the SDK asks for one between two calls, is chance.
+        while after is not None and after.method in _LISTS:
+            after = after.after
+        sent = Sent(connection, method, body, after, self._now)
         self._sent.append(sent)
         self._by_number[head["q"]] = sent
         sent.events += connection.early
@@ -155,9 +162,9 @@ class Assembly:
             connection.tokens[head["token"]] = sent
         if method != LISTEN:  # which is on its way for as long as anything is
             if connection.busy == 0:
-                connection.period = []
+                connection.period, connection.lists = [], []
             connection.busy += 1
-            connection.period.append(sent)
+            (connection.lists if method in _LISTS else connection.period).append(sent)
 
     def _add_response(self, connection: Connection, request_id: Id, body: Body) -> None:
         sent = connection.pending.pop(request_id, None)
@@ -181,7 +188,7 @@ class Assembly:
 
     def _close_period(self, connection: Connection) -> None:
         if connection.loose:
-            self._periods.append((connection.period, connection.loose))
+            self._periods.append((connection.period or connection.lists, connection.loose))
             connection.loose = []
 
     def _add_from_server(self, connection: Connection, head: dict[str, Any], body: Body) -> None:
@@ -195,11 +202,12 @@ class Assembly:
             sent = connection.pending.get(head["sub"])
         elif connection.busy == 0:
             sent = connection.last
-        elif len(connection.period) == 1:
-            [sent] = connection.period
         else:
-            connection.loose.append(event)
-            return
+            may_be = connection.period or connection.lists
+            if len(may_be) > 1:
+                connection.loose.append(event)
+                return
+            [sent] = may_be
         (connection.early if sent is None else sent.events).append(event)
 
     def _add_end(self, connection: Connection, how: str) -> None:
@@ -302,6 +310,25 @@ class Assembly:
     def _by_content(self, together: list[Sent]) -> list[Sent]:
         if len(together) < 2:
             return together
+        lists = self._take_lists(together)
+        rest = [sent for sent in together if sent.method not in _LISTS]
+        return self._sorted(lists) + self._sorted(rest)
+
+    @staticmethod
+    def _take_lists(together: list[Sent]) -> list[Sent]:
+        """Take the lists that were asked for out of all that these led to: for which of them that was, is chance."""
+        lists: list[Sent] = []
+        stack = [*together]
+        while stack:
+            sent = stack.pop()
+            if sent.method in _LISTS:
+                lists.append(sent)
+            elif sent.children is not None:
+                stack += sent.children
+                sent.children = [child for child in sent.children if child.method not in _LISTS]
+        return lists
+
+    def _sorted(self, together: list[Sent]) -> list[Sent]:
         contents = {sent: self._content(sent) for sent in together}
         if len(set(contents.values())) == len(together):
             return sorted(together, key=contents.__getitem__)

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from mcp_intercept.recording.values import is_object
+
 QUESTION: Final = "question"
 """The key of the only question in a result of ours."""
 
@@ -82,7 +84,13 @@ def question(method: str, params: dict[str, Any] | None, state: str) -> dict[str
 
 def says_version(params: dict[str, Any] | None) -> bool:
     """Whether a request says which version of the protocol it is of, as all do from 2026-07-28 on."""
-    return params is not None and _VERSION in (params.get("_meta") or {})
+    return _VERSION in meta_of(params)
+
+
+def meta_of(params: dict[str, Any] | None) -> dict[str, Any]:
+    """The `_meta` of params, if there is any and it is an object."""
+    meta: Any = None if params is None else params.get("_meta")
+    return meta if is_object(meta) else {}
 
 
 def with_modern_members(method: str, result: dict[str, Any]) -> dict[str, Any]:

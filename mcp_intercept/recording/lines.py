@@ -37,7 +37,7 @@ class HeaderLine(TypedDict):
     """The first line of a cassette."""
 
     format: Literal["mcp-cassette"]
-    version: Annotated[int, Field(ge=1, description="The version of the format.")]
+    version: Annotated[int, Field(ge=1, le=VERSION, description="The version of the format.")]
     lost: NotRequired[
         Annotated[int, Field(ge=1, description="How many messages could not be written when it was recorded.")]
     ]

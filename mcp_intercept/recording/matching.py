@@ -45,6 +45,7 @@ REPEATED: Final = HANDSHAKES | {
 """Methods whose last answer goes on being given: asking again changes nothing."""
 
 _UNCOMPARED: Final = HANDSHAKES | {"ping"}
+_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _FLOAT = re.compile(r"\d[.eE]")
 _ABSENT: Final[Any] = object()
 _ALL = "*"
@@ -186,8 +187,8 @@ def canonical(value: Json) -> str:
         ValueError: It is nested too deeply, or no JSON.
     """
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-        return json.dumps(_whole(value), sort_keys=True, separators=(",", ":")) if _FLOAT.search(text) else text
+        text = _sorted(value)
+        return _sorted(_whole(value)) if _FLOAT.search(text) else text
     except (TypeError, RecursionError) as error:
         raise ValueError(f"no JSON: {type(error).__name__}") from error
 
@@ -205,6 +206,24 @@ def holds_placeholder(value: Json) -> bool:
     if is_object(value):
         return _placeholder(value) is not None or any(holds_placeholder(item) for item in value.values())
     return is_array(value) and any(holds_placeholder(item) for item in value)
+
+
+def mistake_in_placeholders(value: Json) -> str | None:
+    """What is wrong with what somebody has written by hand, if anything is."""
+    if is_object(value):
+        kind = _placeholder(value)
+        inside: Any = value[kind] if kind else None
+        if kind == REGEX:
+            try:
+                re.compile(inside)
+            except (re.error, TypeError) as error:
+                return f"{shown(value)} is no regular expression ({error})"
+        elif kind == SUBSET and not is_object(inside):
+            return f"{shown(value)} has to hold an object"
+        value = list(value.values())
+    if not is_array(value):
+        return None
+    return next((mistake for item in value if (mistake := mistake_in_placeholders(item))), None)
 
 
 def _placeholder(value: dict[str, Any]) -> str | None:
@@ -229,10 +248,10 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
         if kind == ANY and found is not _ABSENT:
             return
         if kind == REGEX:
-            if not isinstance(found, str) or re.fullmatch(str(recorded[kind]), found) is None:
+            if not isinstance(found, str) or re.fullmatch(recorded[kind], found) is None:
                 places.append(Difference(at, f"a match of /{recorded[kind]}/", shown(found)))
             return
-        if kind == SUBSET and is_object(recorded[kind]):
+        if kind == SUBSET:
             _compare(recorded[kind], found, at, True, places, limit)
             return
         if is_object(found):

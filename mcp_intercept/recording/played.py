@@ -17,6 +17,7 @@ from mcp_intercept.recording.eras import (
     QUESTION,
     initialize_result,
     is_question,
+    meta_of,
     question,
     questions_in,
     says_version,
@@ -103,7 +104,7 @@ class PlayedConnection:
         """Refuse what has no answer."""
         with self._player.lock:
             for run in [run for run in self._runs.values() if run.awaited is None and run.interaction.method != LISTEN]:
-                del self._runs[run.id or 0]
+                self._end(run)
                 self._refuse(run.id, self._player.left_waiting(self.server, run.interaction))
 
     def take(self, frame: Frame) -> None:
@@ -136,8 +137,7 @@ class PlayedConnection:
         params = player.redactor.params(method, frame.params)
         place = player.find(self.server, self._number, method, params)
         if place is not None:
-            meta: dict[str, Any] = (frame.params or {}).get("_meta") or {}
-            run = _Run(player.load(place), frame.id, meta.get("progressToken"))
+            run = _Run(player.load(place), frame.id, meta_of(frame.params).get("progressToken"))
             if frame.id is not None:
                 self._runs[frame.id] = run
             self._go_on(run)
@@ -185,7 +185,7 @@ class PlayedConnection:
             run = self._runs.get((params or {}).get("requestId", ""))
             if run is not None:
                 # What was recorded below the cancellation follows it.
-                del self._runs[run.id or 0]
+                self._end(run)
                 self._go_on(run)
             return
         place = self._player.find(self.server, self._number, method, self._player.redactor.params(method, params))
@@ -205,7 +205,10 @@ class PlayedConnection:
         if run_asking is None or run_asking.awaited is None:
             return
         event, run_asking.awaited = run_asking.awaited, None
-        self._player.differs(run_asking.interaction, event, frame, self.server)
+        try:
+            self._player.differs(run_asking.interaction, event, frame, self.server)
+        except Exception as error:  # of a function of the user's; the server goes on all the same
+            self._player.failures.append(error)
         self._go_on(run_asking)
 
     def _go_on(self, run: _Run) -> None:

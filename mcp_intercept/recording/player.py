@@ -4,15 +4,25 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from hashlib import blake2b
 from threading import RLock
 from typing import Any, Final
 
+from mcp_intercept.errors import CassetteFormatError
 from mcp_intercept.recording.eras import initialize_result
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.interactions import Interaction, name_in
-from mcp_intercept.recording.matching import REPEATED, Difference, Rules, canonical, differences, holds_placeholder
+from mcp_intercept.recording.matching import (
+    REPEATED,
+    Difference,
+    Rules,
+    canonical,
+    differences,
+    holds_placeholder,
+    mistake_in_placeholders,
+)
 from mcp_intercept.recording.misses import Drift, Miss, Nearest, Reason, Source
 from mcp_intercept.recording.redaction import Redactor
 from mcp_intercept.recording.store import Bucket, CassetteFile
@@ -22,39 +32,75 @@ _MOST_NEAREST: Final = 3
 
 
 class _Answers:
-    """The places of what was recorded to one question, by connection."""
+    """The places of what was recorded to one question, in order, by connection."""
 
     __slots__ = ("_last", "_left")
 
-    def __init__(self) -> None:
+    def __init__(self, places: Iterable[int], file: CassetteFile) -> None:
         self._left: dict[int, deque[int]] = {}
         self._last: dict[int, int] = {}
-
-    def add(self, connection: int, place: int) -> None:
-        self._left.setdefault(connection, deque()).append(place)
-        self._last[connection] = place
+        for place in places:
+            connection = file.connection(place)
+            self._left.setdefault(connection, deque()).append(place)
+            self._last[connection] = place
 
     def next(self, connection: int, used: set[int], *, repeat: bool) -> int | None:
         """The next that was not used, of this connection if there is one, or else the last of all again."""
         own = self._left.get(connection)
-        for left in ([own] if own else []) + [other for other in self._left.values() if other is not own]:
+        for left in ([own] if own is not None else []) + [other for other in self._left.values() if other is not own]:
             while left:
                 place = left.popleft()
                 if place not in used:
                     return place
             if repeat and left is own:
                 return self._last[connection]
-        return next(reversed(self._last.values())) if repeat and self._last else None
+        return next(reversed(self._last.values())) if repeat else None
 
 
 class _Index:
-    """What was recorded about one thing, by what counts of the params."""
+    """What was recorded about one thing, by what counts of the params.
 
-    __slots__ = ("exact", "patterns")
+    Where these are the same, a digest of them is: of ten thousand calls of a tool the texts would take too much room.
+    """
 
-    def __init__(self) -> None:
-        self.exact: dict[str, _Answers] = {}
+    def __init__(self, places: Iterable[int], file: CassetteFile, rules: Rules) -> None:
+        self._file = file
+        self._places: dict[bytes, int | array[int]] = {}
+        self._answers: dict[bytes, _Answers] = {}
         self.patterns: list[tuple[dict[str, Any], _Answers]] = []
+        for place in places:
+            interaction = file.head(place)
+            essence = rules.essence(interaction.method, interaction.params)
+            if holds_placeholder(essence):
+                mistake = mistake_in_placeholders(essence)
+                if mistake is not None:
+                    raise CassetteFormatError(mistake, path=file.path, line=file.line_number(place))
+                self.patterns.append((essence, _Answers((place,), file)))
+                continue
+            digest = _digest(essence)
+            before = self._places.get(digest)
+            if before is None:
+                self._places[digest] = place
+            elif isinstance(before, int):
+                self._places[digest] = array("L", (before, place))
+            else:
+                before.append(place)
+
+    def exact(self, essence: dict[str, Any]) -> _Answers | None:
+        """What was recorded to the very same."""
+        digest = _digest(essence)
+        answers = self._answers.get(digest)
+        if answers is None:
+            places = self._places.get(digest)
+            if places is None:
+                return None
+            answers = _Answers((places,) if isinstance(places, int) else places, self._file)
+            self._answers[digest] = answers
+        return answers
+
+
+def _digest(essence: dict[str, Any]) -> bytes:
+    return blake2b(canonical(essence).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 class Player:
@@ -83,6 +129,7 @@ class Player:
         self._indices: dict[Bucket, _Index] = {}
         self._opened: dict[str, int] = {}
         self._sequences: dict[str, deque[int]] = {}
+        self._of_tools: dict[Bucket, deque[int]] = {}
 
     @property
     def servers(self) -> list[str]:
@@ -112,6 +159,11 @@ class Player:
         assert self.file is not None  # noqa: S101 - whoever has a place has it from there
         return self.file.load(place)
 
+    def head(self, place: int) -> Interaction:
+        """An interaction of the cassette without what came of it."""
+        assert self.file is not None  # noqa: S101 - as above
+        return self.file.head(place)
+
     def find(self, server: str, connection: int, method: str, params: dict[str, Any] | None) -> int | None:
         """Where the answer to a message is, which is used then; `None` if there is none.
 
@@ -128,8 +180,8 @@ class Player:
         if self.rules.order == "strict" and not repeat and not method.startswith("notifications/"):
             return self._next_in_order(server, method, params)
         essence = self.rules.essence(method, params)
-        index = self._index(bucket)
-        answers = index.exact.get(canonical(essence))
+        index = self._index(bucket, self.file)
+        answers = index.exact(essence)
         place = None if answers is None else answers.next(connection, self._used, repeat=repeat)
         if place is None:
             for pattern, fitting in index.patterns:
@@ -143,20 +195,10 @@ class Player:
             self._used.add(place)
         return place
 
-    def _index(self, bucket: Bucket) -> _Index:
-        index = self._indices.get(bucket)
-        if index is None:
-            self._indices[bucket] = index = _Index()
-            for place in self._places(bucket):
-                interaction = self.load(place)
-                essence = self.rules.essence(interaction.method, interaction.params)
-                if holds_placeholder(essence):
-                    answers = _Answers()
-                    index.patterns.append((essence, answers))
-                else:
-                    answers = index.exact.setdefault(canonical(essence), _Answers())
-                answers.add(interaction.connection, place)
-        return index
+    def _index(self, bucket: Bucket, file: CassetteFile) -> _Index:
+        if bucket not in self._indices:
+            self._indices[bucket] = _Index(self._places(bucket), file, self.rules)
+        return self._indices[bucket]
 
     def _places(self, bucket: Bucket) -> array[int]:
         return array("L") if self.file is None else self.file.buckets.get(bucket, array("L"))
@@ -178,24 +220,23 @@ class Player:
                 yield from places
 
     def _next_of_tool(self, bucket: Bucket, essence: dict[str, Any]) -> int | None:
-        for place in self._places(bucket):
+        left = self._of_tools.get(bucket)
+        if left is None:
+            left = self._of_tools[bucket] = deque(self._places(bucket))
+        while left:
+            place = left.popleft()
             if place not in self._used:
-                interaction = self.load(place)
+                interaction = self.head(place)
                 recorded = self.rules.essence(interaction.method, interaction.params)
+                found = tuple(differences(recorded, essence))
                 self.drifts.append(
-                    Drift(
-                        server=bucket[0],
-                        method=bucket[1],
-                        name=bucket[2],
-                        n=interaction.n,
-                        differences=tuple(differences(recorded, essence)),
-                    )
+                    Drift(server=bucket[0], method=bucket[1], name=bucket[2], n=interaction.n, differences=found)
                 )
                 return place
         return None
 
     def _differences(self, place: int, method: str, params: dict[str, Any] | None, limit: int = 20) -> list[Difference]:
-        interaction = self.load(place)
+        interaction = self.head(place)
         recorded = self.rules.essence(interaction.method, interaction.params)
         now = self.rules.essence(method, params)
         if interaction.method != method:
@@ -239,7 +280,14 @@ class Player:
     def _note(
         self, server: str, method: str, params: dict[str, Any] | None, reason: Reason, nearest: list[Nearest]
     ) -> Miss:
-        miss = Miss(
+        miss = self._miss(server, method, params, reason, nearest)
+        self.misses.append(miss)
+        return miss
+
+    def _miss(
+        self, server: str, method: str, params: dict[str, Any] | None, reason: Reason, nearest: list[Nearest]
+    ) -> Miss:
+        return Miss(
             server=server,
             method=method,
             name=name_in(method, params),
@@ -249,12 +297,10 @@ class Player:
             servers=tuple(self.servers),
             source=self.source(),
         )
-        self.misses.append(miss)
-        return miss
 
     def _near(self, place: int, method: str, params: dict[str, Any] | None) -> Nearest:
         assert self.file is not None  # noqa: S101 - as above
-        interaction = self.load(place)
+        interaction = self.head(place)
         return Nearest(
             n=interaction.n,
             line=self.file.line_number(place),
@@ -305,9 +351,16 @@ class Player:
             self._note(server, method, event.get("params"), "answer differs", [near])
 
     def left_waiting(self, server: str, interaction: Interaction) -> Miss:
-        """Note that a client waits for an answer that it did not wait for when it was recorded."""
+        """Tell that a client waits for an answer that it did not wait for when it was recorded.
+
+        It counts as a miss where the client said then that it gave up. One that did not say so does not now, either,
+        and may have given up long ago.
+        """
         near = Nearest(n=interaction.n, line=0, title=interaction.title, used=True)
-        return self._note(server, interaction.method, interaction.params, "left waiting", [near])
+        miss = self._miss(server, interaction.method, interaction.params, "left waiting", [near])
+        if any("cancelled" in event for event in interaction.events):
+            self.misses.append(miss)
+        return miss
 
     def handshake(self, server: str, requested: str) -> dict[str, Any] | None:
         """What to answer to `initialize` where it was not recorded; `None` if nothing is known of the server."""

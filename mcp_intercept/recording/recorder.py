@@ -51,6 +51,8 @@ class Recorder:
         self._redactor = redactor
         self._timing = timing
         self._faults = Faults(self)
+        # Requests that could not be written; what is said to them later, is lost as well.
+        self._unwritten: set[tuple[int, bool, str | int]] = set()
         self._lock = RLock()
         self._key = next(_recordings)
         self._numbers = count(1)
@@ -90,9 +92,10 @@ class Recorder:
         with self._lock:
             try:
                 take(number, what)
-                self.count += 1
             except Exception as error:
                 self.missed(error)
+                if isinstance(what, Frame) and what.method is not None and what.id is not None:
+                    self._unwritten.add((number, take == self._sent, what.id))
 
     def _sent(self, number: int, frame: Frame) -> None:
         connection = self.assembly.connection(number)
@@ -128,7 +131,10 @@ class Recorder:
             connection.pending[frame.id].since = monotonic()
 
     def _answered(self, number: int, connection: Connection, frame: Frame) -> None:
-        method = connection.asked[frame.id][0] if frame.id in connection.asked else ""
+        if frame.id not in connection.asked:
+            self._drop(number, False, frame.id)
+            return
+        method = connection.asked[frame.id][0]
         if frame.error is None:
             line = {"client_result": self._redactor.result(method, frame.result or {})}
         else:
@@ -177,7 +183,8 @@ class Recorder:
         if request_id not in connection.pending and isinstance(request_id, str) and request_id.isdecimal():
             request_id = int(request_id)  # as some servers send it back, and the SDK takes it
         if request_id is None or request_id not in connection.pending:
-            return  # nobody has asked, or waits any longer
+            self._drop(number, True, request_id)
+            return
         sent = connection.pending[request_id]
         if frame.error is None:
             result = frame.result or {}
@@ -190,8 +197,15 @@ class Recorder:
             line["seconds"] = round(monotonic() - sent.since, 6)
         self._put({"c": number, "of": request_id}, line)
 
+    def _drop(self, number: int, is_ours: bool, request_id: str | int | None) -> None:
+        """Leave out a response to nobody: nobody has asked, or waits any longer, or that could not be written."""
+        if request_id is not None and (number, is_ours, request_id) in self._unwritten:
+            self._unwritten.discard((number, is_ours, request_id))
+            self.lost += 1
+
     def _closed(self, number: int, how: str) -> None:
         self._put({"c": number, "closed": self._redactor.text(how)}, None)
+        self.count -= 1  # it is no message
 
     def _put(self, head: dict[str, Any], line: dict[str, Any] | None) -> None:
         text = encode(head)
@@ -206,3 +220,4 @@ class Recorder:
             at = self.journal.write(text)
             body = members if len(members) <= _KEPT_BYTES else (at + begin, len(members))
         self.assembly.add(head, body)
+        self.count += 1

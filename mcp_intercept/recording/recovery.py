@@ -10,10 +10,15 @@ from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteFormatError, CassetteLockedError
 from mcp_intercept.recording.assembly import Assembly
 from mcp_intercept.recording.journal import is_locked
+from mcp_intercept.recording.lines import read_line
 from mcp_intercept.recording.recorder import JOURNAL, JOURNAL_VERSION
 from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import decode, encode, is_object
+
+
+# What of an entry is a text, beside its line.
+_NAMES = ("server", "closed", "m")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +68,8 @@ def recover(journal: Path, cassette: Path) -> Recovered:
     finally:
         if old is not None:
             old.close()
-    with_number = {decode(line)["n"] for line in [*kept, *lines]}
-    return Recovered(interactions=len(with_number), messages=messages, torn=torn)
+    numbers = {decode(line)["n"] for line in [*kept, *lines]}
+    return Recovered(interactions=len(numbers), messages=messages, torn=torn)
 
 
 def _unread(begin: int, length: int) -> bytes:
@@ -83,6 +88,10 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
                     mode = _mode_of(entry, journal)
                     continue
                 line = entry.pop("line", None)
+                if any(not isinstance(entry.get(key, "-"), str) or not entry.get(key, "-") for key in _NAMES):
+                    raise ValueError("a name that is none")
+                if line is not None:
+                    _check(line, journal, number)
                 assembly.add(entry, b"" if line is None else encode(line)[1:-1])
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise CassetteFormatError(
@@ -95,6 +104,15 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
     if not mode:
         raise CassetteFormatError("it is empty; there is nothing to recover", path=journal)
     return mode, messages, False
+
+
+def _check(line: dict[str, Any], journal: Path, number: int) -> None:
+    """Refuse what would be no line of a cassette."""
+    is_answer = "client_result" in line or "client_error" in line
+    whole = {"n": 1, "server_request": "any", **line} if is_answer else {"n": 1, **line}
+    if "request" in line or "notification" in line:
+        whole["server"] = "any"
+    read_line(encode(whole), journal, number)
 
 
 def _mode_of(entry: Any, journal: Path) -> str:

@@ -322,8 +322,12 @@ _SHAPES: Final[tuple[_Rule, ...]] = (
     _shape("Atlassian token", "ATATT3", r"ATATT3[A-Za-z0-9_=-]{20,}"),
     _shape("age key", "AGE-SECRET-KEY-", r"AGE-SECRET-KEY-1[A-Z0-9]{40,}"),
 )
-# Of the strings that the expressions need, one is enough to look closer.
-_HINTS: Final = tuple(needle for _, needles, _, _ in _SHAPES for needle in needles)
+# Whether to look closer: all of them have the one or one of the others, and to look for these is cheap.
+_SEPARATED: Final = re.compile(r"[-_.:~][A-Za-z0-9_/+.~=-]{10}")
+_UNSEPARATED: Final = ("eyJ", "AKIA", "ASIA", "ABIA", "AIza", "dapi", "Key=", "hooks.slack.com", "ATATT3")
+_SHORTEST_SHAPE: Final = 15
+# What is shorter needs a sign between a name and a secret.
+_SHORTEST: Final = len("basic ") + 6
 
 _PEM_BEGIN: Final = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----")
 _PEM_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY[A-Z ]{0,10}-----")
@@ -341,6 +345,8 @@ _HEADER: Final = re.compile(
     r"""[ \t]{0,8}:[ \t]{0,8}([^\s"'][^\r\n"']*)""",
     re.MULTILINE | re.IGNORECASE,
 )
+# Far cheaper, and without it there is none.
+_HEADER_HINT: Final = re.compile(r"(?:authorization|cookie|key|token|secret)[ \t]{0,8}:")
 _MEMBER: Final = re.compile(
     r"""(?:"([^"\\\n]{2,128})"\s{0,8}:\s{0,8}"([^"\\]*(?:\\.[^"\\]*)*)")"""
     r"""|(?:'([^'\\\n]{2,128})'\s{0,8}:\s{0,8}'([^'\\]*(?:\\.[^'\\]*)*)')"""
@@ -484,23 +490,27 @@ class Redactor:
         self._placeholders = re.compile(placeholder)
         found = "|".join(re.escape(value) for value in sorted(values, key=len, reverse=True))
         self._env_values = re.compile(f"{placeholder}|({found})") if values else None
+        # With nothing to look for, it does not look.
+        self._is_idle = not (self._defaults or self._patterns or self._user_keys or values or self._function)
 
     def params(self, method: str, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """The params of a request or notification, of either side."""
-        return None if params is None else self._whole(method, params)
+        return params if params is None or self._is_idle else self._whole(method, params)
 
     def result(self, method: str, result: dict[str, Any]) -> dict[str, Any]:
         """The result of a request of that method, of either side."""
-        return self._whole(method, result)
+        return result if self._is_idle else self._whole(method, result)
 
     def error(self, error: dict[str, Any]) -> dict[str, Any]:
         """The error of a response."""
+        if self._is_idle:
+            return error
         found: dict[str, Any] = self._walk(error, _PROTOCOL, self._root(), 0)
         return found
 
     def text(self, text: str) -> str:
         """Any text that stands for itself."""
-        return self._leaf(text, _DATA, self._root(), 0)
+        return text if self._is_idle else self._leaf(text, _DATA, self._root(), 0)
 
     def _whole(self, method: str, value: dict[str, Any]) -> dict[str, Any]:
         found: dict[str, Any] = self._walk(value, _PROTOCOL if method in METHODS else _DATA, self._root(), 0)
@@ -628,6 +638,8 @@ class Redactor:
             if new == before:
                 break
             new = self._without_env(new, where)
+            if mode == _HIDDEN:
+                new = self._hide(new, "key name", where)  # which was a harmless word before, and is none any longer
         # To be equal is not enough: that nothing was found is told by giving back what was given.
         return text if new == text else new
 
@@ -644,6 +656,8 @@ class Redactor:
         """Take out of a text what looks like a secret; of data, also what its names say."""
         for pattern in self._patterns:
             text = self._without(pattern, text, where)
+        if len(text) < _SHORTEST and ":" not in text and "=" not in text and text[:1] not in _OPENINGS:
+            return text
         if data and nested < _MAX_NESTED and text[:1] in _OPENINGS and self._may_have_keys(text):
             parsed = _parsed(text)
             if parsed is not None:
@@ -654,10 +668,10 @@ class Redactor:
                     pass  # then it is a text like any other
         if not self._defaults:
             return self._without_names(text, where, data) if self._user_keys else text
-        for hint in _HINTS:
-            if hint in text:
-                text = self._without_shapes(text, where)
-                break
+        if len(text) >= _SHORTEST_SHAPE and (
+            _SEPARATED.search(text) is not None or any(hint in text for hint in _UNSEPARATED)
+        ):
+            text = self._without_shapes(text, where)
         if "-----BEGIN " in text:
             text = self._without_pem(text, where)
         if "@" in text and "://" in text:
@@ -686,7 +700,8 @@ class Redactor:
             return text
         text = _ASSIGNED.sub(lambda match: self._assigned(match, where), text)
         if ":" in text:
-            text = _HEADER.sub(lambda match: self._header(match, where), text)
+            if _HEADER_HINT.search(lower) is not None:
+                text = _HEADER.sub(lambda match: self._header(match, where), text)
             text = _MEMBER.sub(lambda match: self._named(match, (match.lastindex or 0) - 1, "key name", where), text)
         return text
 

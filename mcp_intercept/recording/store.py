@@ -44,6 +44,7 @@ class CassetteFile:
         self._begins = array("Q")
         self._line_numbers = array("L")
         self._numbers = array("L")
+        self._connections = array("L")
         self._end = 0
         self._lock = RLock()
         self._side_files = SideFiles(path)
@@ -148,6 +149,19 @@ class CassetteFile:
         self._begins.append(at)
         self._line_numbers.append(number)
         self._numbers.append(line["n"])
+        self._connections.append(line.get("connection", 1))
+
+    def connection(self, place: int) -> int:
+        """Which connection to its server an interaction is of, from 1."""
+        return self._connections[place]
+
+    def head(self, place: int) -> Interaction:
+        """An interaction without what came of it: all that it is matched by.
+
+        Raises:
+            CassetteFormatError: As for `load`.
+        """
+        return self._load(place, 1)
 
     def load(self, place: int) -> Interaction:
         """An interaction, by where it is, counted from 0.
@@ -155,35 +169,43 @@ class CassetteFile:
         Raises:
             CassetteFormatError: A file that belongs to it is missing, or it was changed meanwhile.
         """
-        number = self._line_numbers[place]
-        first, *rest = (read_line(text, self.path, number + i) for i, text in enumerate(self.text(place)))
-        kind, line = first
-        load = self._side_files.load
-        events = [{key: event[key] for key in event if key != "n"} for _, event in rest]
-        try:
-            return Interaction(
-                n=line["n"],
-                server=line["server"],
-                connection=line.get("connection", 1),
-                kind="request" if kind == "request" else "notification",
-                method=line[kind],
-                params=load(line.get("params")),
-                events=[
-                    {key: load(value) if key != "seconds" else value for key, value in event.items()}
-                    for event in events
-                ],
-            )
-        except CassetteFormatError as error:
-            raise CassetteFormatError(error.reason, path=self.path, line=number) from None
-        except RecursionError:
-            raise CassetteFormatError("it is nested too deeply", path=self.path, line=number) from None
+        return self._load(place, None)
 
-    def text(self, place: int) -> list[bytes]:
-        """The lines of an interaction."""
-        below = self._end if place + 1 == len(self) else self._line_numbers[place + 1]
+    def _load(self, place: int, count: int | None) -> Interaction:
+        number = self._line_numbers[place]
+        lines = [self._line(text, number + below) for below, text in enumerate(self.text(place, count))]
+        kind, line = lines[0]
+        for _, event in lines:
+            del event["n"]
+        return Interaction(
+            n=self._numbers[place],
+            server=line["server"],
+            connection=self._connections[place],
+            kind="request" if kind == "request" else "notification",
+            method=line[kind],
+            params=line.get("params"),
+            events=[event for _, event in lines[1:]],
+        )
+
+    def _line(self, text: bytes, number: int) -> tuple[str, dict[str, Any]]:
+        kind, line = read_line(text, self.path, number)
+        if b'"$' in text:
+            try:
+                line = {key: self._side_files.load(value) for key, value in line.items()}
+            except CassetteFormatError as error:
+                raise CassetteFormatError(error.reason, path=self.path, line=number) from None
+            except RecursionError:
+                raise CassetteFormatError("it is nested too deeply", path=self.path, line=number) from None
+        return kind, line
+
+    def text(self, place: int, count: int | None = None) -> list[bytes]:
+        """The lines of an interaction, all or the first so many."""
+        if count is None:
+            below = self._end if place + 1 == len(self) else self._line_numbers[place + 1]
+            count = below - self._line_numbers[place]
         with self._lock:
             self._file.seek(self._begins[place])
-            return [self._file.readline() for _ in range(below - self._line_numbers[place])]
+            return [self._file.readline() for _ in range(count)]
 
     def files(self) -> set[str]:
         """The names of the side files that belong to it."""
@@ -193,6 +215,17 @@ class CassetteFile:
                 if b'"$file"' in text:
                     names.update(files_in(read_line(text, self.path, self._line_numbers[place] + number)[1]))
         return names
+
+
+def check_writable(path: Path) -> None:
+    """Refuse to write where it would lead elsewhere.
+
+    Raises:
+        CassetteError: There is a link, or something else that is no file.
+    """
+    with suppress(FileNotFoundError, NotADirectoryError):
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            raise CassetteError(f"{path} is a link or no file; a cassette is only written to a file", path=path)
 
 
 def write_cassette(path: Path, lines: Iterable[bytes], *, lost: int = 0) -> None:
@@ -207,9 +240,7 @@ def write_cassette(path: Path, lines: Iterable[bytes], *, lost: int = 0) -> None
         CassetteError: There is a link in its place.
         OSError: It cannot be written; then what was there is as it was.
     """
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            raise CassetteError(f"{path} is a link or no file; a cassette is only written to a file", path=path)
+    check_writable(path)
     unfinished = path.with_name(f".{path.name}.new")
     header: dict[str, Any] = {"format": FORMAT, "version": VERSION} | ({"lost": lost} if lost else {})
     try:

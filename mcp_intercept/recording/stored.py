@@ -13,11 +13,10 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64
 from collections.abc import Iterator
 from hashlib import sha256
-from mimetypes import guess_extension
 from pathlib import Path
 from typing import Any, Final
 
-from mcp_intercept.errors import CassetteFormatError
+from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.values import Json, is_array, is_object
 
 ANY: Final = "$any"
@@ -32,6 +31,23 @@ LARGE_TEXT: Final = 64 * 1024
 LARGE_BINARY: Final = 4 * 1024
 """The same for base64 in `data` and `blob`, which nobody reads in a cassette."""
 
+# Not those of the machine, which would make it another name on the next one.
+_EXTENSIONS: Final = {
+    "application/json": ".json",
+    "application/pdf": ".pdf",
+    "application/zip": ".zip",
+    "audio/mpeg": ".mp3",
+    "audio/ogg": ".ogg",
+    "audio/wav": ".wav",
+    "image/gif": ".gif",
+    "image/jpeg": ".jpg",
+    "image/png": ".png",
+    "image/svg+xml": ".svg",
+    "image/webp": ".webp",
+    "text/csv": ".csv",
+    "text/html": ".html",
+    "video/mp4": ".mp4",
+}
 _NAME = re.compile(r"[0-9a-f]{16}\.[a-z0-9]{1,8}")
 
 
@@ -69,8 +85,8 @@ class SideFiles:
             return [self.store(item) for item in value]
         if isinstance(value, str):
             if key in ("data", "blob") and len(value) > LARGE_BINARY and (content := _binary(value)) is not None:
-                guessed = guess_extension(mime_type) if isinstance(mime_type, str) else None
-                return self._write(content, "base64", guessed or ".bin")
+                extension = _EXTENSIONS.get(mime_type, ".bin") if isinstance(mime_type, str) else ".bin"
+                return self._write(content, "base64", extension)
             if len(value) > LARGE_TEXT:
                 return self._write(value.encode("utf-8", "surrogatepass"), "text", ".txt")
         return value
@@ -79,6 +95,8 @@ class SideFiles:
         name = f"{sha256(content).hexdigest()[:16]}{extension}"
         target = self.folder / name
         if name not in self.written and not target.is_file():
+            if self.folder.is_symlink():
+                raise CassetteError(f"{self.folder} is a link; a cassette is only written to a folder of its own")
             self.folder.mkdir(exist_ok=True)
             unfinished = target.with_suffix(".part")
             unfinished.write_bytes(content)
@@ -126,7 +144,7 @@ class SideFiles:
         Args:
             kept: The names to keep.
         """
-        if not self.folder.is_dir():
+        if self.folder.is_symlink() or not self.folder.is_dir():
             return
         for path in self.folder.iterdir():
             if _NAME.fullmatch(path.name) and path.name not in kept:

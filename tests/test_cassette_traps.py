@@ -1,0 +1,1355 @@
+"""What breaks tools that record and replay: each trap is a test, on both loops and both lines.
+
+Tests that are called after a trap come first, in the order in which peers fell in; below them is what else replays,
+or is refused.
+"""
+
+# ruff: noqa: ASYNC240, PT012, PT031 - files are small here; and what is raised is raised by the end of a block.
+
+from __future__ import annotations
+
+import json
+import random
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio.lowlevel import checkpoint
+from mcp import ClientSession
+
+# By name and before anything is recorded, as frameworks do it.
+from mcp.client.stdio import StdioServerParameters, stdio_client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.shared._httpx_utils import create_mcp_http_client
+
+import mcp_intercept
+from mcp_intercept import connect, intercept
+from mcp_intercept._cassette import Cassette, CassetteWarning, use_cassette
+from mcp_intercept.errors import (
+    CassetteDriftError,
+    CassetteError,
+    CassetteFormatError,
+    CassetteMissError,
+    SessionStateError,
+)
+from mcp_intercept.recording.lines import json_schema
+from mcp_intercept.recording.misses import MISS_CODE
+from tests.ears import MESSAGE, SCHEMA, Error, T, dumped, settled
+from tests.ears import call as call_unchecked
+from tests.server import STDIO, http_server, make_server
+from tests.wire import LINE_1, RESULTS, Frame, WireServer, never, wire
+
+pytestmark = pytest.mark.anyio
+
+only_line_2 = pytest.mark.skipif(LINE_1, reason="line 1 speaks no later protocol than 2025-11-25")
+
+CASSETTES = Path(__file__).parent / "cassettes"
+Script = Callable[[Any], Any]
+"""`async (session) -> what came of it`."""
+
+
+@asynccontextmanager
+async def unreachable() -> AsyncGenerator[Any, None]:
+    """A transport that must not be opened."""
+    raise AssertionError("the transport was opened")
+    yield
+
+
+@asynccontextmanager
+async def session_over(transport: AbstractAsyncContextManager[Any], **options: Any) -> AsyncGenerator[Any, None]:
+    """A session of the SDK's own, initialized."""
+    with anyio.fail_after(20):
+        async with transport as streams, ClientSession(streams[0], streams[1], **options) as session:
+            await session.initialize()
+            yield session
+
+
+@asynccontextmanager
+async def taped(cassette: Cassette, server: str = "w", **options: Any) -> AsyncGenerator[tuple[Any, WireServer], None]:
+    """A session with a server at wire level, whose messages pass the cassette."""
+    async with (
+        wire() as (streams, peer),
+        session_over(cassette.transport(streams, server=server), **options) as session,
+    ):
+        yield session, peer
+
+
+@asynccontextmanager
+async def untaped(cassette: Cassette, server: str = "w", **options: Any) -> AsyncGenerator[Any, None]:
+    """A session with a server that is not there."""
+    async with session_over(cassette.transport(unreachable(), server=server), **options) as session:
+        yield session
+
+
+async def said(call: Any) -> str:
+    """The text that a tool has answered with, or what was raised instead."""
+    try:
+        result = await call
+    except Error as error:
+        return f"{error.error.code}: {error.error.message}"
+    return "".join(item.text for item in result.content)
+
+
+async def saying(frame: Frame) -> Frame:
+    """Answer a call with its name and arguments."""
+    params = frame["params"]
+    text = f"{params['name']} {json.dumps(params.get('arguments', {}), sort_keys=True)}"
+    return {"content": [{"type": "text", "text": text}]}
+
+
+async def call_plainly(session: Any, name: str, arguments: dict[str, Any]) -> Any:
+    """Call a tool, without the SDK asking for its schema afterwards."""
+    params = {"name": name, "arguments": arguments}
+    message = T.CallToolRequest.model_validate({"method": "tools/call", "params": params})
+    return await session.send_request(T.ClientRequest(message) if LINE_1 else message, T.CallToolResult)
+
+
+async def together(session: Any, calls: list[tuple[str, dict[str, Any]]]) -> list[str]:
+    """The answers to calls that are made at the same time."""
+    answers = [""] * len(calls)
+
+    async def one(place: int) -> None:
+        name, arguments = calls[place]
+        answers[place] = await said(session.call_tool(name, arguments))
+
+    async with anyio.create_task_group() as tasks:
+        for place in range(len(calls)):
+            tasks.start_soon(one, place)
+    return answers
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def leaf(error: BaseException) -> BaseException:
+    while inside := getattr(error, "exceptions", ()):
+        error = inside[0]
+    return error
+
+
+# The traps.
+
+MANY = [(f"tool-{number}", {"n": number}) for number in range(10)]
+SAME = [("tool", {"n": number}) for number in range(10)]
+
+
+@pytest.mark.parametrize("calls", [MANY, SAME], ids=["never-listed", "listed"])
+async def test_ten_concurrent_calls_replay_in_any_order(
+    tmp_path: Path, calls: list[tuple[str, dict[str, Any]]]
+) -> None:
+    path = tmp_path / "ten.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await together(session, calls)
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await together(session, calls) == live
+        assert not cassette.unused
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert (await together(session, calls[::-1]))[::-1] == live
+    assert live == [f'{name} {{"n": {arguments["n"]}}}' for name, arguments in calls]
+
+
+async def test_a_tracer_that_adds_a_traceparent_to_meta_still_replays(tmp_path: Path) -> None:
+    path = tmp_path / "trace.mcp.jsonl"
+
+    async def call(session: Any, traceparent: str | None) -> Any:
+        meta = {} if traceparent is None else {"_meta": {"traceparent": traceparent, "acme/tenant": traceparent}}
+        params = {"name": "x", "arguments": {"a": 1}, **meta}
+        message = T.CallToolRequest.model_validate({"method": "tools/call", "params": params})
+        return await session.send_request(T.ClientRequest(message) if LINE_1 else message, T.CallToolResult)
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await said(call(session, "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"))
+            assert "0af7651916cd" in json.dumps(server.frames)
+    assert "traceparent" not in path.read_text()
+    assert "acme/tenant" not in path.read_text()
+    for traceparent in (None, "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"):
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                assert await said(call(session, traceparent)) == live
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18"])
+async def test_another_client_info_or_sdk_version_at_replay_is_no_miss(tmp_path: Path, version: str) -> None:
+    path = tmp_path / "info.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        info = T.Implementation(name="recorder", version="1")
+        async with taped(cassette, client_info=info) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await said(session.call_tool("x", {"a": 1}))
+    path.write_text(path.read_text().replace('"protocolVersion":"2025-11-25"', f'"protocolVersion":"{version}"'))
+
+    async def answer(*_: Any) -> Any:
+        raise AssertionError("nobody asks")
+
+    with use_cassette(path, mode="none") as cassette:
+        info = T.Implementation(name="player", version="2")
+        async with untaped(cassette, client_info=info, sampling_callback=answer) as session:
+            assert await said(session.call_tool("x", {"a": 1})) == live
+
+
+async def test_fields_called_input_tokens_progress_token_or_api_key_are_no_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "fields.mcp.jsonl"
+    secret = "sk-proj-Zk4x8QnLw2Rt6Yp0Vb3Mh7Jd9Sf1Ga5C"
+    schema = {
+        "type": "object",
+        "properties": {
+            "api_key": {"type": "string"},
+            "input_tokens": {"type": "integer"},
+            "progressToken": {"type": "string"},
+        },
+        "required": ["api_key"],
+    }
+    asked = {"messages": [MESSAGE], "maxTokens": 7}
+    arguments = {"api_key": secret, "input_tokens": 12, "progressToken": "p"}
+
+    async def sample(context: Any, params: Any) -> Any:
+        assert dumped(params)["maxTokens"] == 7
+        text = T.TextContent(type="text", text="hi")
+        return T.CreateMessageResult(role="assistant", content=text, model="m")
+
+    async def use(session: Any) -> Any:
+        steps: list[Any] = []
+
+        async def step(done: float, total: float | None, message: str | None) -> None:
+            steps.append((done, total, message))
+
+        tools = dumped(await session.list_tools())
+        text = await said(session.call_tool("x", arguments, progress_callback=step))
+        return tools["tools"][0]["inputSchema"], text, steps
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette, sampling_callback=sample) as (session, server):
+
+            async def list_tools(frame: Frame) -> Frame:
+                return {"tools": [{"name": "x", "inputSchema": schema}]}
+
+            async def call(frame: Frame) -> Frame:
+                assert frame["params"]["arguments"] == arguments  # the server gets what was meant
+                token = frame["params"]["_meta"]["progressToken"]
+                await server.notify("notifications/progress", {"progressToken": token, "progress": 1, "total": 2})
+                answer = await server.ask("sampling/createMessage", asked)
+                return {"content": [{"type": "text", "text": answer["result"]["model"]}]}
+
+            server.answers |= {"tools/list": list_tools, "tools/call": call}
+            live = await use(session)
+    assert live == (schema, "m", [(1, 2, None)])
+    assert secret not in path.read_text()
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette, sampling_callback=sample) as session:
+            assert await use(session) == live
+
+
+async def test_two_sessions_in_one_file_get_their_own_answers_also_with_new_episodes(tmp_path: Path) -> None:
+    path = tmp_path / "two.mcp.jsonl"
+
+    def naming(name: str) -> Any:
+        async def answer(frame: Frame) -> Frame:
+            return {"content": [{"type": "text", "text": name}]}
+
+        return answer
+
+    with use_cassette(path) as cassette:
+        for name in ("first", "second"):
+            async with taped(cassette) as (session, server):
+                server.answers["tools/call"] = naming(name)
+                assert await said(session.call_tool("tool", {})) == name
+    for mode in ("none", "new_episodes"):
+        with use_cassette(path, mode=mode) as cassette:  # type: ignore[arg-type]
+            async with untaped(cassette) as one, untaped(cassette) as other:
+                # The other way round: each connection has its own answers.
+                assert await said(other.call_tool("tool", {})) == "second"
+                assert await said(one.call_tool("tool", {})) == "first"
+    before = path.read_bytes().splitlines()[:-1]
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = naming("third")
+            assert await said(session.call_tool("tool", {})) == "first"
+            assert await said(session.call_tool("tool", {"new": True})) == "third"
+    assert path.read_bytes().splitlines()[: len(before)] == before
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await said(session.call_tool("tool", {"new": True})) == "third"
+            assert await said(session.call_tool("tool", {})) == "first"
+
+
+async def test_calls_answered_as_sse_are_executed_once(tmp_path: Path) -> None:
+    path = tmp_path / "sse.mcp.jsonl"
+    calls: list[str] = []
+    kinds: set[str] = set()
+
+    async def note(request: Any) -> None:
+        if b'"tools/call"' in request.content:
+            calls.append(request.url.path)
+
+    async def note_kind(response: Any) -> None:
+        if b'"tools/call"' in response.request.content:
+            kinds.add(response.headers["content-type"])
+
+    with http_server() as url:
+        with use_cassette(path, mode="once") as cassette:
+            async with create_mcp_http_client() as client:
+                client.event_hooks = {"request": [note], "response": [note_kind]}
+                async with connect(url, http_client=client) as session:
+                    assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+        assert len(calls) == 1
+        assert kinds == {"text/event-stream"}
+    with use_cassette(path, mode="none") as cassette:
+        async with connect(url) as session:  # where nobody listens any longer
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    assert cassette.misses == ()
+
+
+@only_line_2
+async def test_protocol_2026_07_28_over_http_replays_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "modern.mcp.jsonl"
+    with http_server() as url, use_cassette(path):
+        async with connect(url, mode="auto") as session:
+            live = await said(session.call_tool("add", {"a": 1, "b": 2}))
+            assert session.protocol_version == "2026-07-28"
+    assert next(line["request"] for line in lines_of(path) if "request" in line) == "server/discover"
+    with use_cassette(path, mode="none"):
+        async with connect(url, mode="auto") as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == live == "3"
+            assert session.protocol_version == "2026-07-28"
+
+
+async def test_two_servers_in_a_test_are_told_apart(tmp_path: Path) -> None:
+    path = tmp_path / "servers.mcp.jsonl"
+
+    def server(name: str) -> Any:
+        made = make_server()
+        made.tool(name="who")(lambda: name)
+        return made
+
+    with use_cassette(path) as cassette:
+        servers = [server("one"), server("two")]
+        async with (
+            session_over(cassette.transport(servers[0])) as one,
+            session_over(cassette.transport(servers[1])) as two,
+        ):
+            assert [await said(session.call_tool("who", {})) for session in (one, two)] == ["one", "two"]
+    with use_cassette(path, mode="none") as cassette:
+        servers = [server("nobody"), server("nobody")]
+        async with (
+            session_over(cassette.transport(servers[0])) as one,
+            session_over(cassette.transport(servers[1])) as two,
+        ):
+            assert [await said(session.call_tool("who", {})) for session in (two, one)] == ["two", "one"]
+    assert {line["server"] for line in lines_of(path) if "server" in line} == {"tests", "tests-2"}
+
+
+def answering_late(seed: int) -> Script:
+    """Ten calls at once of a server that answers in an order of chance, after as many steps as chance wants."""
+
+    async def script(session_and_server: Any) -> None:
+        session, server = session_and_server
+        chance = random.Random(seed)
+
+        def late(answer: Any) -> Any:
+            async def answer_late(frame: Frame) -> Frame:
+                token = frame.get("params", {}).get("_meta", {}).get("progressToken")
+                if token is not None:
+                    await server.notify("notifications/progress", {"progressToken": token, "progress": 1})
+                for _ in range(chance.randrange(60)):
+                    await checkpoint()
+                result: Frame = await answer(frame)
+                return result
+
+            return answer_late
+
+        async def listing(frame: Frame) -> Frame:
+            return dict(RESULTS["tools/list"])
+
+        async def ignore(*_: Any) -> None:
+            pass
+
+        server.answers |= {"tools/call": late(saying), "tools/list": late(listing)}
+        async with anyio.create_task_group() as tasks:
+            for name, arguments in [*MANY, *SAME]:
+                tasks.start_soon(said, session.call_tool(name, arguments, progress_callback=ignore))
+        await said(session.call_tool("tool", {"n": "last"}))
+
+    return script
+
+
+def in_turn(seed: int) -> Script:
+    """Tasks that make several calls each."""
+
+    async def script(session_and_server: Any) -> None:
+        session, server = session_and_server
+        chance = random.Random(seed)
+
+        async def late(frame: Frame) -> Frame:
+            for _ in range(chance.randrange(20)):
+                await checkpoint()
+            return await saying(frame)
+
+        async def task(number: int) -> None:
+            for turn in range(3):
+                await call_unchecked(session, f"tool-{number}-{turn}")
+
+        server.answers["tools/call"] = late
+        async with anyio.create_task_group() as tasks:
+            for number in range(5):
+                tasks.start_soon(task, number)
+
+    return script
+
+
+@pytest.mark.parametrize("script", [answering_late, in_turn])
+async def test_recording_the_same_script_again_changes_no_line(tmp_path: Path, script: Callable[[int], Script]) -> None:
+    path = tmp_path / "again.mcp.jsonl"
+    recordings: list[list[str]] = []
+    for seed in range(6):
+        with use_cassette(path, mode="rewrite") as cassette:
+            async with taped(cassette) as session_and_server:
+                await script(seed)(session_and_server)
+        recordings.append(path.read_text().splitlines())
+    for recording in recordings[1:]:
+        assert recording == recordings[0]
+
+
+async def test_recording_a_real_server_again_changes_no_byte(tmp_path: Path) -> None:
+    path = tmp_path / "real.mcp.jsonl"
+
+    async def elicit(context: Any, params: Any) -> Any:
+        return T.ElicitResult(action="accept", content={"number": 3})
+
+    async def hear(*_: Any) -> None:
+        pass
+
+    recordings: list[bytes] = []
+    for _ in range(2):
+        with use_cassette(path, mode="rewrite") as cassette:
+            async with session_over(cassette.transport(make_server()), elicitation_callback=elicit) as session:
+                await together(session, [("add", {"a": number, "b": 1}) for number in range(10)])
+                await session.call_tool("steps", {"count": 3}, progress_callback=hear)
+                await session.call_tool("ask", {})
+                await session.call_tool("fail", {})
+                await session.list_resources()
+        recordings.append(path.read_bytes())
+    assert recordings[0] == recordings[1]
+    assert b'"server_request":"elicitation/create"' in recordings[0]
+
+
+async def test_a_swallowed_miss_fails_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "miss.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            await session.call_tool("tool", {"city": "Oslo"})
+    with pytest.raises(CassetteMissError, match="no answer to 1 request") as failed:
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                with pytest.raises(Error) as refused:  # which an agent would show its model, and go on
+                    await session.call_tool("tool", {"city": "Rome"})
+                assert refused.value.error.code == MISS_CODE
+    assert failed.value.misses == cassette.misses
+    [miss] = cassette.misses
+    assert (miss.reason, miss.name, miss.params["arguments"]) == ("arguments differ", "tool", {"city": "Rome"})
+    assert [(d.pointer, d.recorded, d.found) for d in miss.nearest[0].differences] == [
+        ("/arguments/city", '"Oslo"', '"Rome"')
+    ]
+    assert str(path) in str(failed.value)
+    assert "new_episodes" in str(failed.value)
+    assert "'city'" in str(failed.value)
+
+
+async def test_a_result_of_20_mb_replays(tmp_path: Path) -> None:
+    path = tmp_path / "large.mcp.jsonl"
+    text = "".join(random.Random(1).choices("abc \n€", k=20_000_000))
+
+    async def answer(frame: Frame) -> Frame:
+        return {"content": [{"type": "text", "text": text}]}
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = answer
+            assert await said(session.call_tool("tool", {})) == text
+    assert path.stat().st_size < 10_000
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await said(session.call_tool("tool", {})) == text
+
+
+async def test_a_line_over_16_mib_replays(tmp_path: Path) -> None:
+    path = tmp_path / "long.mcp.jsonl"
+    numbers = list(range(2_500_000))
+
+    async def answer(frame: Frame) -> Frame:
+        return {"content": [], "structuredContent": {"numbers": numbers}}
+
+    async def use(session: Any) -> bool:
+        message = T.CallToolRequest.model_validate({"method": "tools/call", "params": {"name": "x"}})
+        result = await session.send_request(T.ClientRequest(message) if LINE_1 else message, T.CallToolResult)
+        return bool(dumped(result)["structuredContent"] == {"numbers": numbers})
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = answer
+            assert await use(session)
+    assert max(map(len, path.read_bytes().splitlines())) > 16 * 1024 * 1024
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await use(session)
+
+
+async def asks_to_sample(server: WireServer) -> None:
+    async def call(frame: Frame) -> Frame:
+        answer = await server.ask("sampling/createMessage", {"messages": [MESSAGE], "maxTokens": 7})
+        text = answer["result"]["content"]["text"] if "result" in answer else "refused"
+        return {"content": [{"type": "text", "text": text}]}
+
+    server.answers["tools/call"] = call
+
+
+def samples(text: str) -> Any:
+    async def sample(context: Any, params: Any) -> Any:
+        content = T.TextContent(type="text", text=text)
+        return T.CreateMessageResult(role="assistant", content=content, model="m")
+
+    return sample
+
+
+@pytest.mark.parametrize("now", ["refuses", "says something else"])
+async def test_sampling_refused_at_replay_is_noticed(tmp_path: Path, now: str) -> None:
+    path = tmp_path / "sampling.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with taped(cassette, sampling_callback=samples("hi")) as (session, server):
+            await asks_to_sample(server)
+            assert await said(session.call_tool("tool", {})) == "hi"
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette, sampling_callback=samples("hi")) as session:
+            assert await said(session.call_tool("tool", {})) == "hi"
+    with pytest.raises(CassetteMissError, match="answer differs") as failed:
+        with use_cassette(path, mode="none") as cassette:
+            options = {} if now == "refuses" else {"sampling_callback": samples("ho")}
+            async with untaped(cassette, **options) as session:
+                # The call goes on as it was recorded; what is not as it was is told at the end.
+                assert await said(session.call_tool("tool", {})) == "hi"
+    assert [miss.reason for miss in failed.value.misses] == ["answer differs"]
+
+
+async def test_sampling_refused_when_recorded_and_granted_at_replay_is_noticed_too(tmp_path: Path) -> None:
+    path = tmp_path / "refused.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            await asks_to_sample(server)
+            assert await said(session.call_tool("tool", {})) == "refused"
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await said(session.call_tool("tool", {})) == "refused"
+    with pytest.raises(CassetteMissError, match="answer differs"):
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette, sampling_callback=samples("hi")) as session:
+                await session.call_tool("tool", {})
+
+
+async def record_cancelled(path: Path) -> None:
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = never
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call_unchecked, session, "slow")
+                    await server.wait_for("tools/call")
+                    scope.cancel()
+            await settled()
+            server.answers["tools/call"] = saying
+            assert await said(session.call_tool("tool", {})) == "tool {}"
+
+
+async def test_a_cancelled_call_replays_as_such(tmp_path: Path) -> None:
+    path = tmp_path / "cancelled.mcp.jsonl"
+    await record_cancelled(path)
+    # Line 1 says nothing to the server when a call is given up.
+    assert [line for line in lines_of(path) if line.get("n") == 3][1:] == (
+        [] if LINE_1 else [{"n": 3, "cancelled": True}]
+    )
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call_unchecked, session, "slow")
+                    await settled()
+                    scope.cancel()
+            await settled()
+            assert await said(session.call_tool("tool", {})) == "tool {}"
+        assert not cassette.unused
+
+
+async def test_who_waits_at_replay_for_a_call_that_was_cancelled_is_told_so_when_patience_ends(tmp_path: Path) -> None:
+    path = tmp_path / "cancelled.mcp.jsonl"
+    await record_cancelled(path)
+    with nullcontext() if LINE_1 else pytest.raises(CassetteMissError, match="left waiting"):  # line 1 does not cancel
+        with use_cassette(path, mode="none", patience=0.05) as cassette:
+            async with untaped(cassette) as session:
+                with anyio.fail_after(5):
+                    with pytest.raises(Error, match="left waiting"):
+                        await call_unchecked(session, "slow")
+
+
+async def test_a_server_that_died_mid_call_dies_again_at_replay(tmp_path: Path) -> None:
+    path = tmp_path / "died.mcp.jsonl"
+
+    async def use(session: Any) -> list[str]:
+        return [await said(session.call_tool("good", {})), await said(session.call_tool("bad", {}))]
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+
+            async def die(frame: Frame) -> Frame | None:
+                if frame["params"]["name"] == "good":
+                    return await saying(frame)
+                await server.close()
+                return None
+
+            server.answers["tools/call"] = die
+            live = await use(session)
+    assert [line["closed"] for line in lines_of(path) if "closed" in line] == ["end of stream"]
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await use(session) == live == ["good {}", "-32000: Connection closed"]
+
+
+async def test_a_real_server_that_is_killed_mid_call_dies_again_at_replay(tmp_path: Path) -> None:
+    path = tmp_path / "killed.mcp.jsonl"
+    command = [sys.executable, str(Path(__file__).parent / "misbehaving.py"), "killed"]
+    ends: list[str] = []
+    for mode in ("once", "none"):
+        with use_cassette(path, mode=mode):  # type: ignore[arg-type]
+            with anyio.fail_after(20):
+                async with connect(command) as session:
+                    ends.append(await said(session.call_tool("bad", {})))
+    assert ends == ["-32000: Connection closed"] * 2
+
+
+# What a recording has in it, whoever recorded it: the cassettes in the repository replay on either line.
+
+
+async def whole_script(session: Any) -> list[Any]:
+    """One of everything, and what came of it."""
+    steps: list[Any] = []
+
+    async def step(done: float, total: float | None, message: str | None) -> None:
+        steps.append((done, total))
+
+    tools = sorted(tool["name"] for tool in dumped(await session.list_tools())["tools"])
+    called = await said(session.call_tool("add", {"a": 1, "b": 2}))
+    reported = await said(session.call_tool("steps", {"count": 3}, progress_callback=step))
+    asked = await said(session.call_tool("ask", {}))
+    failed = dumped(await session.call_tool("fail", {})).get("isError")
+    with pytest.raises(Error) as refused:
+        await session.get_prompt("nobody's", {})
+    unknown = refused.value.error.code
+    memo = dumped(await session.read_resource("memo://1"))["contents"][0]["text"]
+    prompt = dumped(await session.get_prompt("greet", {"name": "Ann"}))["messages"][0]["content"]["text"]
+    return [tools, called, reported, steps, asked, failed, unknown, memo, prompt]
+
+
+async def accepting(context: Any, params: Any) -> Any:
+    return T.ElicitResult(action="accept", content={"number": 3})
+
+
+def asking_in_rounds() -> Any:
+    """The server of the tests, where `ask` asks as protocol 2026-07-28 has it: in its answers, and twice."""
+    server = make_server()
+    server.remove_tool("ask")
+
+    async def ask(ctx: Any) -> Any:
+        answers = ctx.input_responses or {}
+        turn = int(ctx.request_state or "0")
+        if turn == 2:
+            return T.CallToolResult(content=[T.TextContent(type="text", text=answers["q"].action)])
+        schema = {"type": "object", "properties": {"number": {"type": "integer"}}}
+        params = T.ElicitRequestFormParams(message=f"How many? ({turn})", requested_schema=schema)
+        return T.InputRequiredResult(input_requests={"q": T.ElicitRequest(params=params)}, request_state=str(turn + 1))
+
+    from mcp.server.mcpserver import Context
+
+    ask.__annotations__ = {"ctx": Context, "return": T.CallToolResult | T.InputRequiredResult}
+    server.tool()(ask)
+    return server
+
+
+def client_over(transport: Any, mode: Any, **options: Any) -> Any:
+    """A client that makes a call again when its answer is a question, as a session does not."""
+    if LINE_1:
+        return connect(transport, **options)
+    from mcp import Client
+
+    return Client(transport, mode=mode, **options)
+
+
+async def record_cassettes() -> None:
+    """Record the cassettes in the repository of which this SDK is: `python -m tests.test_cassette_traps`."""
+    eras: list[tuple[str, Any, Any]] = [("line1", "legacy", make_server())]
+    if not LINE_1:
+        eras = [("line2-2025", "legacy", make_server()), ("line2-2026", "auto", asking_in_rounds())]
+    for name, mode, server in eras:
+        with use_cassette(CASSETTES / f"{name}.mcp.jsonl", mode="rewrite") as cassette:
+            transport = cassette.transport(server, server="tests")
+            async with client_over(transport, mode, elicitation_callback=accepting) as client:
+                print(name, await whole_script(client))
+
+
+EVERYTHING = ["add", "ask", "echo", "fail", "slow", "steps"]
+
+
+@pytest.mark.parametrize("name", ["line1", "line2-2025", "line2-2026"])
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_a_cassette_of_either_line_and_era_replays_on_this_one(name: str, mode: Any) -> None:
+    path = CASSETTES / f"{name}.mcp.jsonl"
+    with use_cassette(path, mode="none") as cassette:
+        with anyio.fail_after(10):
+            transport = cassette.transport(unreachable(), server="tests")
+            async with client_over(transport, mode, elicitation_callback=accepting) as client:
+                results = await whole_script(client)
+        assert not cassette.unused
+    codes = {-32602, -32603, 0}
+    unknown = results.pop(6)
+    assert unknown in codes
+    steps = [(1, 3), (2, 3), (3, 3)]
+    assert results == [EVERYTHING, "3", "there", steps, "accept", True, "remember", "Hello Ann"]
+
+
+@pytest.mark.parametrize("name", ["line1", "line2-2025", "line2-2026"])
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+async def test_an_answer_that_differs_is_noticed_in_a_cassette_of_either_line_and_era(name: str, mode: Any) -> None:
+    async def declining(context: Any, params: Any) -> Any:
+        return T.ElicitResult(action="decline")
+
+    with pytest.raises(CassetteMissError):
+        with use_cassette(CASSETTES / f"{name}.mcp.jsonl", mode="none") as cassette:
+            with anyio.fail_after(10):
+                transport = cassette.transport(unreachable(), server="tests")
+                async with client_over(transport, mode, elicitation_callback=declining) as client:
+                    await said(client.call_tool("ask", {}))
+
+
+@pytest.mark.parametrize("name", ["line1", "line2-2025", "line2-2026"])
+def test_each_line_of_them_is_as_the_schema_says(name: str) -> None:
+    from jsonschema import Draft202012Validator
+
+    validator = Draft202012Validator(json_schema())
+    for line in lines_of(CASSETTES / f"{name}.mcp.jsonl"):
+        validator.validate(line)
+
+
+# Modes.
+
+
+async def record_one(path: Path, server: str = "w", **arguments: Any) -> None:
+    with use_cassette(path, mode="rewrite") as cassette:
+        async with taped(cassette, server) as (session, peer):
+            peer.answers["tools/call"] = saying
+            await session.call_tool("tool", arguments)  # and the list, which the SDK asks for
+
+
+async def test_new_episodes_opens_the_transport_only_on_a_miss(tmp_path: Path) -> None:
+    path = tmp_path / "new.mcp.jsonl"
+    await record_one(path, n=1)
+    entered: list[str] = []
+
+    @asynccontextmanager
+    async def live() -> AsyncGenerator[Any, None]:
+        entered.append("live")
+        async with wire() as (streams, peer):
+            peer.answers["tools/call"] = saying
+            yield streams
+            methods.extend(peer.methods)
+
+    methods: list[str] = []
+    before = path.read_bytes()
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with session_over(cassette.transport(live(), server="w")) as session:
+            assert await said(session.call_tool("tool", {"n": 1})) == 'tool {"n": 1}'
+            assert entered == []
+    assert path.read_bytes() == before
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with session_over(cassette.transport(live(), server="w")) as session:
+            assert await said(session.call_tool("tool", {"n": 2})) == 'tool {"n": 2}'
+            assert entered == ["live"]
+            assert await said(session.call_tool("tool", {"n": 1})) == 'tool {"n": 1}'
+    assert methods[:3] == ["initialize", "notifications/initialized", "tools/call"]
+    assert methods.count("tools/call") == 1
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await together(session, [("tool", {"n": 2}), ("tool", {"n": 1})]) == [
+                'tool {"n": 2}',
+                'tool {"n": 1}',
+            ]
+        assert not cassette.unused
+
+
+async def test_new_episodes_with_a_server_that_is_new_makes_the_whole_handshake(tmp_path: Path) -> None:
+    path = tmp_path / "new.mcp.jsonl"
+    await record_one(path, n=1)
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with taped(cassette, "new") as (session, server):
+            server.answers["tools/call"] = saying
+            assert await said(session.call_tool("tool", {"n": 2})) == 'tool {"n": 2}'
+            assert server.methods[:3] == ["initialize", "notifications/initialized", "tools/call"]
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette, "new") as session:
+            assert await said(session.call_tool("tool", {"n": 2})) == 'tool {"n": 2}'
+
+
+async def test_new_episodes_passes_on_progress_questions_and_cancellation_of_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "new.mcp.jsonl"
+    await record_one(path, n=1)
+    heard: list[float] = []
+
+    async def hear(done: float, total: float | None, message: str | None) -> None:
+        heard.append(done)
+
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with taped(cassette, elicitation_callback=accepting) as (session, server):
+
+            async def answer(frame: Frame) -> Frame:
+                token = frame["params"]["_meta"]["progressToken"]
+                await server.notify("notifications/progress", {"progressToken": token, "progress": 1})
+                asked = {"mode": "form", "message": "?", "requestedSchema": SCHEMA}
+                given = await server.ask("elicitation/create", asked)
+                return {"content": [{"type": "text", "text": given["result"]["action"]}]}
+
+            server.answers["tools/call"] = answer
+            assert await said(session.call_tool("tool", {"n": 2}, progress_callback=hear)) == "accept"
+            server.answers["tools/call"] = never
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(call_unchecked, session, "slow")
+                    await server.wait_for("tools/call", 2)
+                    scope.cancel()
+            if not LINE_1:
+                cancelled = await server.wait_for("notifications/cancelled")
+                assert cancelled["params"]["requestId"] == server.sent("tools/call")[1]["id"]
+            server.answers["tools/call"] = saying
+            assert await said(session.call_tool("tool", {"n": 3})) == 'tool {"n": 3}'
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette, elicitation_callback=accepting) as session:
+            assert await said(session.call_tool("tool", {"n": 2}, progress_callback=hear)) == "accept"
+            assert await said(session.call_tool("tool", {"n": 3})) == 'tool {"n": 3}'
+    assert heard == [1, 1]
+
+
+async def test_new_episodes_where_the_server_cannot_be_started_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "new.mcp.jsonl"
+    await record_one(path, n=1)
+    before = path.read_bytes()
+    gone = StdioServerParameters(command=str(tmp_path / "no-such-server"))
+    with pytest.raises(BaseException) as failed:  # noqa: PT011 - a group of either library, with the reason inside
+        with use_cassette(path, mode="new_episodes") as cassette:
+            with anyio.fail_after(10):
+                async with cassette.transport(gone, server="w") as streams, ClientSession(*streams) as session:
+                    await session.initialize()
+                    await session.call_tool("tool", {"n": 2})
+    assert isinstance(leaf(failed.value), FileNotFoundError)
+    assert path.read_bytes() == before
+
+
+async def test_verify_is_silent_while_the_server_answers_as_it_did(tmp_path: Path) -> None:
+    path = tmp_path / "verify.mcp.jsonl"
+    await record_one(path, n=1)
+    before = path.read_bytes()
+    with use_cassette(path, mode="verify") as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            await session.call_tool("tool", {"n": 1})
+    assert cassette.drifts == ()
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+async def test_verify_fails_on_drift_and_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "verify.mcp.jsonl"
+    await record_one(path, n=1)
+    before = path.read_bytes()
+    with pytest.raises(CassetteDriftError, match="2 differences") as failed:
+        with use_cassette(path, mode="verify") as cassette:
+            async with taped(cassette) as (session, _server):
+                assert await said(session.call_tool("tool", {"n": 1})) == "done"  # live, not as recorded
+                await session.call_tool("tool", {"n": 2})
+    assert [drift.n for drift in failed.value.drifts] == [3, 0]
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+async def test_verify_does_not_pass_what_it_could_not_compare(tmp_path: Path) -> None:
+    path = tmp_path / "verify.mcp.jsonl"
+    await record_one(path, n=1)
+
+    def normalize(method: str, params: dict[str, Any]) -> dict[str, Any]:
+        raise ZeroDivisionError
+
+    with pytest.raises((CassetteError, ZeroDivisionError)):
+        with use_cassette(path, mode="verify", normalize=normalize) as cassette:
+            async with taped(cassette) as (session, _server):
+                assert await said(session.call_tool("tool", {"n": 2})) == "done"
+
+
+async def test_off_lets_everything_pass_and_touches_no_file(tmp_path: Path) -> None:
+    path = tmp_path / "off.mcp.jsonl"
+    path.write_text("no cassette at all")
+    with use_cassette(path, mode="off", everywhere=True) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            assert await said(session.call_tool("tool", {})) == "tool {}"
+        async with connect(make_server()) as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    assert path.read_text() == "no cassette at all"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+async def test_once_records_what_is_not_there_and_then_refuses_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "once.mcp.jsonl"
+    with use_cassette(path, mode="once") as cassette:
+        assert cassette.is_recording
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            await session.call_tool("tool", {"n": 1})
+    with pytest.raises(CassetteMissError):
+        with use_cassette(path, mode="once") as cassette:
+            assert not cassette.is_recording
+            async with untaped(cassette) as session:
+                assert await said(session.call_tool("tool", {"n": 1})) == 'tool {"n": 1}'
+                await said(session.call_tool("tool", {"n": 1}))  # used up
+    assert [miss.reason for miss in cassette.misses] == ["used up"]
+
+
+async def test_in_ci_nothing_is_recorded_unless_somebody_asks_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "ci.mcp.jsonl"
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(CassetteMissError, match="as CI is set") as failed:
+        with use_cassette(path) as cassette:
+            async with cassette.transport(unreachable(), server="w") as streams, ClientSession(*streams) as session:
+                with pytest.raises(Error, match="no such file"):
+                    await session.initialize()
+    assert [miss.reason for miss in failed.value.misses] == ["no cassette"]
+    assert list(tmp_path.iterdir()) == []
+    await record_one(path, n=1)
+    assert path.exists()
+
+
+async def test_a_block_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "failed.mcp.jsonl"
+    await record_one(path, n=1)
+    before = path.read_bytes()
+    with pytest.raises(ZeroDivisionError):
+        with use_cassette(path, mode="rewrite") as cassette:
+            async with taped(cassette) as (session, _server):
+                await session.call_tool("tool", {"n": 2})
+            raise ZeroDivisionError
+    assert path.read_bytes() == before
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+# Where sessions come from.
+
+
+async def test_a_replay_opens_no_process_and_no_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "closed.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with session_over(cassette.transport(make_server(), server="s")) as session:
+            await session.call_tool("add", {"a": 1, "b": 2})
+
+    def forbidden(*_: Any, **__: Any) -> Any:
+        raise AssertionError("a process or socket was opened")
+
+    for place, name in ((anyio, "open_process"), (subprocess, "Popen"), (socket.socket, "connect")):
+        monkeypatch.setattr(place, name, forbidden)
+    url = "http://127.0.0.1:9/mcp"
+    for target in (["no-such-command"], StdioServerParameters(command="no-such-command"), url):
+        with use_cassette(path, mode="none"):
+            async with connect(target, connection_id="s") as session:
+                assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    with use_cassette(path, mode="none", everywhere=True):
+        async with session_over(stdio_client(StdioServerParameters(command="no-such-command"))) as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    with use_cassette(path, mode="none", everywhere=True):
+        async with session_over(streamable_http_client(url)) as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+
+
+async def test_everywhere_reaches_those_who_imported_a_transport_by_name_before(tmp_path: Path) -> None:
+    path = tmp_path / "everywhere.mcp.jsonl"
+    live = StdioServerParameters(command=STDIO[0], args=STDIO[1:])
+    with use_cassette(path, everywhere=True):
+        async with session_over(stdio_client(live)) as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    assert {line["server"] for line in lines_of(path) if "server" in line} == {"server"}
+    gone = StdioServerParameters(command="no-such-command", args=["server.py"])
+    with use_cassette(path, mode="none", everywhere=True):
+        async with session_over(stdio_client(gone)) as session:
+            assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
+    with pytest.raises(BaseException) as failed:  # noqa: PT011 - a group of either library, with the reason inside
+        async with stdio_client(gone):
+            pass
+    assert isinstance(leaf(failed.value), FileNotFoundError)  # nothing is caught any longer
+
+
+async def test_everywhere_and_connect_record_each_message_once(tmp_path: Path) -> None:
+    path = tmp_path / "both.mcp.jsonl"
+    with use_cassette(path, everywhere=True):
+        async with connect(STDIO) as session:
+            await session.call_tool("add", {"a": 1, "b": 2})
+    assert [line["request"] for line in lines_of(path) if "request" in line] == [
+        "initialize",
+        "tools/call",
+        "tools/list",
+    ]
+
+
+@only_line_2
+@pytest.mark.parametrize("mode", ["auto", "legacy"])
+async def test_an_in_process_server_of_a_client_of_line_2_is_recorded_with_everywhere(
+    tmp_path: Path, mode: Any
+) -> None:
+    from mcp import Client
+
+    path = tmp_path / "client.mcp.jsonl"
+    for recording in ("once", "none"):
+        server = make_server()
+        with use_cassette(path, mode=recording, everywhere=True):  # type: ignore[arg-type]
+            with anyio.fail_after(10):
+                async with Client(server, mode=mode, elicitation_callback=accepting) as client:
+                    assert await said(client.call_tool("add", {"a": 1, "b": 2})) == "3"
+                    if mode == "legacy":
+                        assert await said(client.call_tool("ask", {})) == "accept"
+    assert path.exists()
+
+
+@only_line_2
+async def test_a_client_of_line_2_takes_a_transport_of_the_cassette(tmp_path: Path) -> None:
+    from mcp import Client
+
+    path = tmp_path / "client.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with Client(cassette.transport(make_server(), server="s")) as client:
+            assert await said(client.call_tool("add", {"a": 1, "b": 2})) == "3"
+    with use_cassette(path, mode="none") as cassette:
+        async with Client(cassette.transport(unreachable(), server="s")) as client:
+            assert await said(client.call_tool("add", {"a": 1, "b": 2})) == "3"
+
+
+async def test_two_sessions_to_one_server_at_once_replay_as_two(tmp_path: Path) -> None:
+    path = tmp_path / "pair.mcp.jsonl"
+
+    async def use(cassette: Cassette, make: Callable[[], Any]) -> list[str]:
+        async with make() as (one, _a), make() as (other, _b):
+            return [
+                *await together(one, [("tool", {"n": number}) for number in range(3)]),
+                *await together(other, [("tool", {"n": number}) for number in range(3)]),
+            ]
+
+    counted = [0]
+
+    @asynccontextmanager
+    async def live(cassette: Cassette) -> AsyncGenerator[Any, None]:
+        async with taped(cassette) as (session, server):
+
+            async def answer(frame: Frame) -> Frame:
+                counted[0] += 1
+                return {"content": [{"type": "text", "text": str(counted[0])}]}
+
+            server.answers["tools/call"] = answer
+            yield session, server
+
+    @asynccontextmanager
+    async def replayed(cassette: Cassette) -> AsyncGenerator[Any, None]:
+        async with untaped(cassette) as session:
+            yield session, None
+
+    with use_cassette(path) as cassette:
+        recorded = await use(cassette, lambda: live(cassette))
+    with use_cassette(path, mode="none") as cassette:
+        assert await use(cassette, lambda: replayed(cassette)) == recorded
+    assert len(set(recorded)) == 6
+
+
+def test_a_session_in_another_thread_joins_the_cassette(tmp_path: Path, anyio_backend: str) -> None:
+    path = tmp_path / "thread.mcp.jsonl"
+
+    answers: list[str] = []
+
+    async def use(server: Any) -> str:
+        async with connect(server, connection_id="s") as session:
+            return await said(session.call_tool("add", {"a": 1, "b": 2}))
+
+    def run(server: Any) -> None:
+        answers.append(anyio.run(use, server, backend=anyio_backend))
+
+    for mode, server in (("once", make_server()), ("none", ["no-such-command"])):
+        with use_cassette(path, mode=mode):  # type: ignore[arg-type]
+            threads = [threading.Thread(target=run, args=(server,)) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+                if mode == "once":  # which of two is the first connection would be chance
+                    thread.join(20)
+            for thread in threads:
+                thread.join(20)
+    assert answers == ["3"] * 4
+
+
+# A session whose streams cannot be had.
+
+
+@asynccontextmanager
+async def through_middleware(cassette: Cassette, **options: Any) -> AsyncGenerator[tuple[Any, WireServer], None]:
+    """A session that was there before, with the cassette in its chain."""
+    async with wire() as (streams, server):
+        with anyio.fail_after(10):
+            async with ClientSession(*streams, **options) as session:
+                await session.initialize()
+                yield intercept(session, cassette.middleware(server="w")), server
+
+
+async def test_a_middleware_records_and_replays_the_calls_of_a_session_that_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    calls = [*MANY, *SAME]
+    with use_cassette(path) as cassette:
+        async with through_middleware(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await together(session, calls)
+    with use_cassette(path, mode="none") as cassette:
+        async with through_middleware(cassette) as (session, server):
+            assert await together(session, calls[::-1]) == live[::-1]
+            assert server.sent("tools/call") == []
+        assert not cassette.unused
+
+
+async def test_what_a_middleware_recorded_replays_through_a_transport(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with through_middleware(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await together(session, SAME)
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await together(session, SAME) == live
+
+
+async def test_what_a_transport_recorded_replays_through_a_middleware(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            live = await together(session, SAME)
+    with use_cassette(path, mode="none") as cassette:
+        async with through_middleware(cassette) as (session, server):
+            assert await together(session, SAME) == live
+            assert server.sent("tools/call") == []
+
+
+async def test_a_middleware_replays_progress_and_errors_and_takes_questions_as_answered(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    heard: list[Any] = []
+
+    async def hear(*progress: Any) -> None:
+        heard.append(progress)
+
+    async def use(session: Any) -> list[str]:
+        return [
+            await said(session.call_tool("tool", {"n": 1}, progress_callback=hear)),
+            await said(session.call_tool("bad", {})),
+        ]
+
+    with use_cassette(path) as cassette:
+        async with through_middleware(cassette, elicitation_callback=accepting) as (session, server):
+
+            async def answer(frame: Frame) -> Frame | None:
+                if frame["params"]["name"] == "bad":
+                    await server.refuse(frame["id"], -32050, "no")
+                    return None
+                token = frame["params"]["_meta"]["progressToken"]
+                progress = {"progressToken": token, "progress": 1, "total": 2, "message": "half"}
+                await server.notify("notifications/progress", progress)
+                asked = {"mode": "form", "message": "?", "requestedSchema": SCHEMA}
+                given = await server.ask("elicitation/create", asked)
+                return {"content": [{"type": "text", "text": given["result"]["action"]}]}
+
+            server.answers["tools/call"] = answer
+            live = await use(session)
+    assert live == ["accept", "-32050: no"]
+    with use_cassette(path, mode="none") as cassette:
+        async with through_middleware(cassette) as (session, server):
+            assert await use(session) == live
+            assert server.sent("tools/call") == []
+    assert heard == [(1, 2, "half")] * 2
+
+
+async def test_a_middleware_with_new_episodes_records_what_is_new(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    await record_one(path, n=1)
+    with use_cassette(path, mode="new_episodes") as cassette:
+        async with through_middleware(cassette) as (session, server):
+            server.answers["tools/call"] = saying
+            assert await together(session, SAME[1:3]) == ['tool {"n": 1}', 'tool {"n": 2}']
+            assert [frame["params"]["arguments"] for frame in server.sent("tools/call")] == [{"n": 2}]
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette) as session:
+            assert await together(session, SAME[1:3]) == ['tool {"n": 1}', 'tool {"n": 2}']
+
+
+async def test_a_middleware_refuses_what_was_not_recorded_and_the_block_fails(tmp_path: Path) -> None:
+    path = tmp_path / "middleware.mcp.jsonl"
+    await record_one(path, n=1)
+    with pytest.raises(CassetteMissError):
+        with use_cassette(path, mode="none") as cassette:
+            async with through_middleware(cassette) as (session, server):
+                assert (await said(session.call_tool("tool", {"n": 2}))).startswith(f"{MISS_CODE}: ")
+                assert server.sent("tools/call") == []
+
+
+# Cancellation.
+
+
+async def cancelled_at(step: int, use: Callable[[], Any]) -> bool:
+    """Whether `use` had not ended when it was cancelled after so many steps of the loop."""
+    with anyio.CancelScope() as scope:
+        async with anyio.create_task_group() as tasks:
+
+            async def cancel() -> None:
+                for _ in range(step):
+                    await checkpoint()
+                scope.cancel()
+
+            tasks.start_soon(cancel)
+            await use()
+            tasks.cancel_scope.cancel()
+    return scope.cancelled_caught
+
+
+@pytest.mark.parametrize("kind", ["recorded", "played", "continued"])
+async def test_a_call_can_be_cancelled_at_each_await_and_the_session_goes_on(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "steps.mcp.jsonl"
+    await record_one(path, n="recorded")
+    was_cancelled: list[bool] = []
+    dead = 0
+    for step in range(25):
+        mode: Any = {"recorded": "rewrite", "played": "none", "continued": "new_episodes"}[kind]
+        copy = tmp_path / f"{kind}-{step}.mcp.jsonl"
+        copy.write_bytes(path.read_bytes())
+        arguments = {"n": "new"} if kind == "continued" else {"n": "recorded"}
+        ended = False
+        with use_cassette(copy, mode=mode) as cassette:
+            async with taped(cassette) as (session, server):
+                server.answers["tools/call"] = saying
+                was_cancelled.append(
+                    await cancelled_at(step, partial(call_plainly, session, "tool", arguments))
+                )
+                await settled()
+                with anyio.fail_after(5):
+                    try:
+                        assert dumped(await session.list_tools())["tools"]
+                    except (anyio.ClosedResourceError, Error):
+                        # Line 1's session ends when the answer comes to a call that is being given up, bare or not.
+                        assert LINE_1
+                        ended = True
+        if ended:
+            dead += 1
+            continue
+        with use_cassette(copy, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                assert dumped(await session.list_tools())["tools"]
+    assert was_cancelled[0]
+    assert not was_cancelled[-1]
+    assert dead < 5
+
+
+@pytest.mark.parametrize("kind", ["recorded", "played", "continued"])
+async def test_a_connection_can_be_cancelled_at_each_await_and_nothing_is_left(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "steps.mcp.jsonl"
+    await record_one(path, n="recorded")
+    before = path.read_bytes()
+    mode: Any = {"recorded": "rewrite", "played": "none", "continued": "new_episodes"}[kind]
+    was_cancelled: list[bool] = []
+
+    for step in range(0, 120, 3):
+
+        async def use() -> None:
+            with use_cassette(path, mode=mode) as cassette:
+                async with taped(cassette) as (session, server):
+                    server.answers["tools/call"] = saying
+                    await session.call_tool("tool", {"n": "new" if kind == "continued" else "recorded"})
+                # What was recorded is thrown away, as the block does not end well.
+                raise ZeroDivisionError
+
+        try:
+            was_cancelled.append(await cancelled_at(step, use))
+        except BaseException as error:
+            if not isinstance(leaf(error), ZeroDivisionError):
+                raise
+            was_cancelled.append(False)
+        assert mcp_intercept._current.current_cassette() is None  # type: ignore[attr-defined]
+        assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+    assert was_cancelled[0]
+    assert not was_cancelled[-1]
+
+
+# Values and errors of a cassette.
+
+
+async def test_what_was_recorded_can_be_looked_at_after_the_block(tmp_path: Path) -> None:
+    path = tmp_path / "after.mcp.jsonl"
+    await record_one(path, n=1)
+    with use_cassette(path, mode="none") as cassette:
+        async with untaped(cassette):
+            pass
+    assert [interaction.method for interaction in cassette.unused] == ["tools/call"]
+    assert [interaction.n for interaction in cassette.interactions] == list(range(1, len(cassette) + 1))
+
+
+async def test_a_damaged_file_says_what_to_do_and_doing_so_helps(tmp_path: Path) -> None:
+    path = tmp_path / "cut.mcp.jsonl"
+    await record_one(path, n=1)
+    path.write_bytes(path.read_bytes()[:-15])
+    with pytest.raises(CassetteFormatError) as failed, use_cassette(path, mode="none"):
+        pass
+    if "mode='rewrite'" in str(failed.value):
+        await record_one(path, n=1)
+    else:
+        assert "delete" in str(failed.value)
+        path.unlink()
+        await record_one(path, n=1)
+    with use_cassette(path, mode="none") as cassette:
+        assert len(cassette) > 2
+
+
+def test_a_cassette_is_used_while_it_is_open_only(tmp_path: Path) -> None:
+    with use_cassette(tmp_path / "x.mcp.jsonl") as cassette:
+        middleware = cassette.middleware()
+    assert middleware is not None
+    with pytest.raises(SessionStateError, match="not open"):
+        cassette.middleware()
+
+
+async def test_a_file_that_is_not_complete_warns_who_replays_it(tmp_path: Path) -> None:
+    path = tmp_path / "lost.mcp.jsonl"
+    await record_one(path, n=1)
+    path.write_text(path.read_text().replace('"version":1}', '"version":1,"lost":3}', 1))
+    with pytest.warns(CassetteWarning, match="3 messages"):
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                assert await said(session.call_tool("tool", {"n": 1})) == 'tool {"n": 1}'
+
+
+if __name__ == "__main__":
+    anyio.run(record_cassettes)
