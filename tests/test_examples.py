@@ -79,7 +79,10 @@ def test_the_readme_shows_the_spans_that_the_example_prints(received: Received) 
     assert without_times(run_example("traces_to_console.py", received.url).stdout) == without_times(shown)
 
 
-@pytest.mark.parametrize(("name", "shown"), [("overhead", "per layer"), ("tracing", "Added to the bare SDK")])
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [("overhead", "per layer"), ("tracing", "Added to the bare SDK"), ("cassettes", "replayed to live")],
+)
 def test_the_benchmark_runs(name: str, shown: str) -> None:
     command = [sys.executable, "-m", f"tests.benchmarks.{name}", "--quick"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, cwd=EXAMPLES.parent)

@@ -1,0 +1,858 @@
+"""The pytest plugin, in projects of users: each test here is one or a few runs of pytest in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_intercept._cassette import Mode, Unused
+from mcp_intercept.pytest_plugin import MODES, UNUSED, safe_name
+from tests.server import ROOT
+from tests.wire import LINE_1
+
+# A server of the process, which notes who has really asked it; and one that is none, with its transport.
+AGENT = """
+import os
+import sys
+
+import anyio
+from mcp import ClientSession, StdioServerParameters
+from mcp.client.stdio import stdio_client
+
+from mcp_intercept import connect
+from mcp_intercept._demo.server import Server
+
+server = Server("weather")
+
+@server.tool()
+def forecast(city: str) -> str:
+    with open("live.log", "a") as log:
+        log.write(city + "\\n")
+    return f"{city}: {os.environ.get('WEATHER', 'snow')}"
+
+async def ask_async(city):
+    async with connect(server) as session:
+        result = await session.call_tool("forecast", {"city": city})
+        return result.content[0].text
+
+def ask(city="Oslo"):
+    return anyio.run(ask_async, os.environ.get("CITY", city))
+
+def swallow(city="Oslo"):
+    try:
+        ask(city)
+    except Exception:
+        pass
+
+async def ask_elsewhere():
+    command = os.environ.get("COMMAND", sys.executable)
+    parameters = StdioServerParameters(command=command, args=["-m", "mcp_intercept", "demo-server"])
+    async with stdio_client(parameters) as streams, ClientSession(*streams) as session:
+        await session.initialize()
+        result = await session.call_tool("forecast", {"city": "Oslo"})
+        return result.content[0].text
+"""
+HEAD = "import anyio, os, pytest, unittest\n"
+
+
+class Run(NamedTuple):
+    """What a run of pytest has come to."""
+
+    status: int
+    text: str
+
+    @property
+    def outcomes(self) -> dict[str, list[str]]:
+        """How each test has ended, by its name without the module."""
+        outcomes: dict[str, list[str]] = {}
+        for outcome, name in re.findall(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) \S+?\.py::(\S+)", self.text, re.MULTILINE):
+            outcomes.setdefault(outcome, []).append(name)
+        return {outcome: sorted(names) for outcome, names in outcomes.items()}
+
+    def about(self, name: str) -> str:
+        """What is told of a test that has failed."""
+        found = re.search(
+            rf"^_+ {re.escape(name)} _+$(.*?)(?=^_+ [^_].*[^_] _+$|^=)", self.text, re.MULTILINE | re.DOTALL
+        )
+        assert found is not None, self.text
+        return found[1]
+
+    @property
+    def unused(self) -> list[str]:
+        """What is told of what no test needs, without the way out."""
+        _, _, rest = self.text.partition("MCP cassettes: unused")
+        return [line for line in rest.partition("\n===")[0].splitlines()[1:] if not line.startswith("`mcp-intercept")]
+
+
+class Project:
+    """A folder with tests."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.write("agent.py", AGENT)
+
+    def write(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.match("test_*.py"):
+            agent = "from agent import *\n" if "ask" in text or "swallow" in text else ""
+            text = f"{HEAD}{agent}{text}"
+        path.write_text(text, encoding="utf-8")
+
+    def run(self, *options: str, **environment: str) -> Run:
+        """Run pytest with this plugin and no others, so that it makes no difference what is installed."""
+        plugins = ("-p", "anyio", "-p", "mcp_intercept.pytest_plugin")
+        return self.run_installed(*plugins, *options, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1", **environment)
+
+    def run_installed(self, *options: str, **environment: str) -> Run:
+        """Run pytest with the plugins that are installed."""
+        outside = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
+        # As here: from the checkout, also where the package is installed.
+        outside["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [outside.get("PYTHONPATH")])])
+        process = subprocess.run(
+            [sys.executable, "-m", "pytest", "-rA", "-p", "no:cacheprovider", *options],
+            cwd=self.root,
+            env={**outside, "PYTHONIOENCODING": "utf-8", "COLUMNS": "300", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            timeout=120,
+            check=False,
+        )
+        return Run(process.returncode, process.stdout)
+
+    @property
+    def cassettes(self) -> list[str]:
+        """The files that recording has left."""
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.glob("**/*.mcp.jsonl*"))
+
+    def asked_live(self) -> list[str]:
+        """Which cities the server was asked for since this was last looked at."""
+        log = self.root / "live.log"
+        if not log.exists():
+            return []
+        cities = log.read_text(encoding="utf-8").split()
+        log.unlink()
+        return cities
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)
+
+
+# What a mark does.
+
+
+def test_what_a_framework_opens_is_recorded_and_then_replayed_without_a_server(project: Project) -> None:
+    project.write(
+        "tests/test_it.py",
+        """
+@pytest.mark.anyio
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+@pytest.mark.mcp_tape
+async def test_marked(anyio_backend):
+    assert await ask_elsewhere() == "Oslo: light snow, -3 °C"
+
+@pytest.mark.mcp_tape("elsewhere")
+def test_with_a_loop_of_its_own(mcp_tape):
+    assert mcp_tape.is_recording == ("COMMAND" not in os.environ)
+    assert "Oslo" in anyio.run(ask_elsewhere)
+""",
+    )
+    options = ["-o", "pythonpath=."]
+    assert project.run(*options).outcomes == {"PASSED": ["test_marked[asyncio]", "test_with_a_loop_of_its_own"]}
+    assert project.cassettes == [
+        "tests/cassettes/test_it/elsewhere.mcp.jsonl",
+        "tests/cassettes/test_it/test_marked-asyncio.mcp.jsonl",
+    ]
+    again = project.run(*options, "--mcp-block", COMMAND="/nowhere/python")
+    assert again.outcomes == {"PASSED": ["test_marked[asyncio]", "test_with_a_loop_of_its_own"]}
+
+
+def test_a_fixture_that_connects_is_recorded_from_its_beginning_to_its_end(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+@pytest.fixture
+def weather():
+    before = ask("Oslo")
+    yield before
+    ask("Bergen")
+
+@pytest.mark.mcp_tape
+def test_marked(weather):
+    assert weather == "Oslo: snow"
+
+def test_asked_for(weather, mcp_tape):
+    assert weather == "Oslo: snow"
+
+def test_neither(weather):
+    assert weather == "Oslo: snow"
+""",
+    )
+    assert project.run().status == 0
+    assert project.asked_live() == ["Oslo", "Bergen"] * 3
+    assert project.run("-k", "not neither").status == 0
+    assert project.asked_live() == []
+
+
+def test_each_test_has_a_file_of_its_own_that_is_safe_everywhere(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        r"""
+pytestmark = pytest.mark.mcp_tape
+
+class TestC:
+    def test_x(self):
+        assert ask("C") == "C: snow"
+
+class TestD:
+    def test_x(self):
+        assert ask("D") == "D: snow"
+
+    class TestInner:
+        def test_x(self):
+            assert ask("Inner") == "Inner: snow"
+
+class TestCase(unittest.TestCase):
+    def test_x(self):
+        self.assertEqual(ask("Case"), "Case: snow")
+
+def test_X():
+    assert ask("upper") == "upper: snow"
+
+def test_x():
+    assert ask("lower") == "lower: snow"
+
+VALUES = ["a", "A", "a b", "a/b", "../../../out", "..", "", "nul\0", "n" * 300, "n" * 301, "ø", "[", "a]", "C:\\x"]
+
+@pytest.mark.parametrize("number", range(len(VALUES)), ids=VALUES)
+def test_of(number):
+    assert ask(f"n{number}") == f"n{number}: snow"
+""",
+    )
+    first = project.run()
+    assert first.status == 0, first.text
+    assert "20 passed" in first.text
+    files = project.cassettes
+    assert len({name.lower() for name in files}) == 20
+    assert [
+        name for name in files if not re.fullmatch(r"cassettes/test_it/[A-Za-z0-9_.,=+@-]{1,100}\.mcp\.jsonl", name)
+    ] == []
+    names = [name.removeprefix("cassettes/test_it/").removesuffix(".mcp.jsonl") for name in files]
+    assert {"TestC.test_x", "TestD.test_x", "TestD.TestInner.test_x", "TestCase.test_x", "test_of-a"} <= set(names)
+    assert not {"test_x", "test_X"} & set(names)
+    project.asked_live()
+    assert "20 passed" in project.run("--mcp-record=none").text
+    assert project.asked_live() == []
+
+
+def test_the_closest_mark_wins_and_options_come_together(project: Project) -> None:
+    project.write(
+        "sub/test_it.py",
+        """
+from pathlib import Path
+
+pytestmark = pytest.mark.mcp_tape(mode="new_episodes", ignore=["city"])
+
+def name(tape):
+    return tape.path.relative_to(Path(__file__).parent).as_posix()
+
+def test_of_the_module(mcp_tape):
+    assert (mcp_tape.mode, name(mcp_tape)) == ("new_episodes", "cassettes/test_it/test_of_the_module.mcp.jsonl")
+    ask("Oslo")
+
+@pytest.mark.mcp_tape("same")
+class TestClass:
+    def test_of_the_class(self, mcp_tape):
+        assert (mcp_tape.mode, name(mcp_tape)) == ("new_episodes", "cassettes/test_it/same.mcp.jsonl")
+
+    @pytest.mark.mcp_tape(mode="once")
+    def test_of_the_function(self, mcp_tape):
+        assert (mcp_tape.mode, name(mcp_tape)) == ("once", "cassettes/test_it/same.mcp.jsonl")
+
+@pytest.mark.mcp_tape("tapes/there")
+def test_path(mcp_tape):
+    assert name(mcp_tape) == "tapes/there.mcp.jsonl"
+
+@pytest.mark.mcp_tape(Path("here.mcp.jsonl"))
+def test_path_object(mcp_tape):
+    assert name(mcp_tape) == "here.mcp.jsonl"
+
+@pytest.mark.mcp_tape("../up.mcp.jsonl")
+def test_path_upwards(mcp_tape):
+    assert mcp_tape.path == Path(__file__).parent.parent / "up.mcp.jsonl"
+
+@pytest.mark.mcp_tape("con")
+def test_device(mcp_tape):
+    assert mcp_tape.path.name.startswith("_con-")
+
+@pytest.mark.mcp_tape("one", "two")
+def test_two_names():
+    pass
+
+@pytest.mark.mcp_tape(1)
+def test_number():
+    pass
+
+@pytest.mark.mcp_tape(mode="always")
+def test_unknown_mode():
+    pass
+""",
+    )
+    options = ["-o", "pythonpath=.", "--strict-markers"]
+    run = project.run(*options)
+    assert run.outcomes["ERROR"] == ["test_number", "test_two_names", "test_unknown_mode"]
+    assert len(run.outcomes["PASSED"]) == 7
+    assert "mcp_tape takes the name of a cassette and named options, not ('one', 'two')" in run.text
+    assert "mode must be one of" in run.text
+    # What is ignored is ignored, though another mark says something else.
+    assert project.run(*options, "-k", "module", CITY="Bergen").status == 0
+    assert project.asked_live() == ["Oslo"]
+
+
+def test_the_option_wins_over_the_mark_and_that_over_the_configuration(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+def test_plain(mcp_tape):
+    print("plain is", mcp_tape.mode)
+
+@pytest.mark.mcp_tape(mode="new_episodes")
+def test_marked(mcp_tape):
+    print("marked is", mcp_tape.mode)
+""",
+    )
+
+    def modes(*options: str, **environment: str) -> tuple[list[str], list[str]]:
+        run = project.run("-s", *options, **environment)
+        return re.findall(r"(?:plain|marked) is \w+", run.text), re.findall(
+            r"^mcp cassettes: .*", run.text, re.MULTILINE
+        )
+
+    assert modes() == (["plain is once", "marked is new_episodes"], [])
+    assert modes(CI="true") == (["plain is none", "marked is new_episodes"], [])
+    assert modes("-o", "mcp_record=off", "-o", "mcp_block=true", CI="true") == (
+        ["plain is off", "marked is new_episodes"],
+        ["mcp cassettes: mode off, live connections blocked"],
+    )
+    assert modes("--mcp-record=rewrite", "-o", "mcp_record=off", "-o", "mcp_unused=warn") == (
+        ["plain is rewrite", "marked is rewrite"],
+        ["mcp cassettes: mode rewrite, unused: warn"],
+    )
+
+
+def test_a_project_decides_with_fixtures(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+import pytest
+
+@pytest.fixture(scope="session")
+def mcp_tape_dir():
+    return "../tapes"
+
+@pytest.fixture
+def mcp_tape_name(request):
+    return request.node.nodeid
+
+@pytest.fixture(scope="session")
+def mcp_tape_options():
+    return {"mode": "rewrite", "ignore": ["city"], "everywhere": False}
+""",
+    )
+    project.write(
+        "tests/test_it.py",
+        """
+@pytest.mark.mcp_tape
+def test_it(mcp_tape):
+    assert ask() == "Oslo: snow"
+    print("mode is", mcp_tape.mode)
+
+@pytest.mark.mcp_tape("named")
+def test_marked(mcp_tape):
+    print("mode is", mcp_tape.mode, mcp_tape.path.name)
+
+class TestOverridden:
+    @pytest.fixture
+    def mcp_tape_mode(self):
+        return "none"
+
+    def test_it(self, mcp_tape):
+        print("mode is", mcp_tape.mode)
+""",
+    )
+    run = project.run("-s", "-o", "pythonpath=.", "--mcp-unused=fail")
+    assert re.findall(r"mode is .*", run.text) == ["mode is rewrite", "mode is rewrite named.mcp.jsonl", "mode is none"]
+    assert [re.sub("[0-9a-f]{8}", "#", name) for name in project.cassettes] == [
+        "tapes/tests_test_it.py_test_it-#.mcp.jsonl"
+    ]
+    assert run.unused == []
+
+
+def test_tests_that_share_a_cassette_record_it_together(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+pytestmark = pytest.mark.mcp_tape("shared")
+
+def test_first():
+    ask("Oslo")
+    assert "FAIL" not in os.environ
+
+def test_second():
+    ask("Bergen")
+
+def test_third():
+    ask("Oslo")
+    ask("Bergen")
+    ask("Oslo")
+""",
+    )
+    assert project.run("--mcp-unused=fail").status == 0
+    assert project.asked_live() == ["Oslo", "Bergen", "Oslo"]
+    assert project.run("--mcp-record=rewrite", FAIL="1").outcomes["FAILED"] == ["test_first"]
+    assert project.asked_live() == ["Oslo", "Bergen", "Oslo", "Oslo"]
+    assert project.run("--mcp-record=none", "--mcp-unused=fail").status == 0
+    assert project.asked_live() == []
+
+
+# When it is saved, and when it fails.
+
+
+def test_it_is_saved_only_if_the_test_has_passed(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+pytestmark = pytest.mark.mcp_tape
+
+def test_passes():
+    ask()
+
+def test_fails():
+    ask()
+    assert False
+
+def test_skips():
+    ask()
+    pytest.skip("not here")
+
+@pytest.mark.xfail(reason="known")
+def test_is_expected_to_fail():
+    ask()
+    assert False
+
+@pytest.mark.xfail(reason="known")
+def test_passes_unexpectedly():
+    ask()
+
+@pytest.mark.xfail(strict=True, reason="known")
+def test_passes_though_it_must_not():
+    ask()
+
+@pytest.fixture
+def broken():
+    ask()
+    raise ValueError
+
+def test_cannot_begin(broken):
+    pass
+
+@pytest.mark.skip
+def test_does_not_begin():
+    pass
+
+@pytest.fixture
+def breaking():
+    yield
+    raise ValueError
+
+def test_cannot_end(breaking):
+    ask()
+
+@pytest.mark.mcp_tape(save_on_failure=True)
+def test_fails_and_is_saved():
+    ask()
+    assert False
+
+class TestCase(unittest.TestCase):
+    def test_fails(self):
+        ask()
+        self.fail()
+""",
+    )
+    run = project.run()
+    assert run.outcomes == {
+        "PASSED": ["test_cannot_end", "test_passes"],
+        "FAILED": ["TestCase::test_fails", "test_fails", "test_fails_and_is_saved", "test_passes_though_it_must_not"],
+        "ERROR": ["test_cannot_begin", "test_cannot_end"],
+        "XFAIL": ["test_is_expected_to_fail"],
+        "XPASS": ["test_passes_unexpectedly"],
+    }
+    assert project.cassettes == [
+        "cassettes/test_it/test_cannot_end.mcp.jsonl",
+        "cassettes/test_it/test_fails_and_is_saved.mcp.jsonl",
+        "cassettes/test_it/test_passes.mcp.jsonl",
+        "cassettes/test_it/test_passes_unexpectedly.mcp.jsonl",
+    ]
+
+
+def test_what_was_recorded_before_somebody_stops_the_run_is_kept(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+@pytest.mark.mcp_tape
+def test_interrupted():
+    ask()
+    raise KeyboardInterrupt
+""",
+    )
+    assert project.run().status == pytest.ExitCode.INTERRUPTED
+    assert project.cassettes == ["cassettes/test_it/test_interrupted.mcp.jsonl.part"]
+    [journal] = project.root.glob("cassettes/*/*")
+    assert '"city":"Oslo"' in journal.read_text(encoding="utf-8")
+
+
+def test_a_miss_fails_the_test_whoever_has_swallowed_it(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+from mcp_intercept.errors import CassetteMissError
+
+pytestmark = pytest.mark.mcp_tape
+
+def test_swallows():
+    swallow()
+
+@pytest.mark.anyio
+async def test_swallows_async(anyio_backend_name):
+    try:
+        await ask_async(os.environ.get("CITY", "Oslo"))
+    except Exception:
+        pass
+
+class TestCase(unittest.TestCase):
+    def test_swallows(self):
+        swallow()
+
+def test_fails_of_it():
+    swallow()
+    assert "CITY" not in os.environ
+
+@pytest.fixture
+def swallowing():
+    swallow()
+
+def test_began_with_it(swallowing):
+    pass
+
+@pytest.fixture
+def failing():
+    ask()
+
+def test_could_not_begin(failing):
+    pass
+
+@pytest.fixture
+def ending():
+    yield
+    swallow()
+
+def test_ends_with_it(ending):
+    pass
+
+@pytest.mark.xfail("CITY" in os.environ, raises=CassetteMissError, reason="known")
+def test_is_known_to():
+    swallow()
+
+@pytest.mark.mcp_tape(ignore=["city"])
+def test_does_not_mind():
+    ask()
+""",
+    )
+    assert "FAILED" not in (first := project.run()).text, first.text
+    project.asked_live()
+    run = project.run(CITY="Bergen")
+    assert project.asked_live() == []
+    assert run.outcomes == {
+        "PASSED": ["test_does_not_mind", "test_ends_with_it"],
+        "FAILED": [
+            "TestCase::test_swallows",
+            "test_began_with_it",
+            "test_fails_of_it",
+            "test_swallows",
+            "test_swallows_async[asyncio]",
+            "test_swallows_async[trio]",
+        ],
+        "ERROR": ["test_could_not_begin", "test_ends_with_it"],
+        "XFAIL": ["test_is_known_to"],
+    }
+    swallowed = run.about("test_swallows")
+    assert swallowed.lstrip().startswith(str(project.root / "cassettes"))
+    assert '/arguments/city: recorded "Oslo", now "Bergen"' in swallowed
+    assert "Traceback" not in swallowed
+    assert swallowed.count("/arguments/city") == 1
+    failed = run.about("test_fails_of_it")
+    assert "AssertionError" in failed or "assert 'CITY' not in" in failed
+    assert failed.count("/arguments/city") == 1
+    assert "/arguments/city" in run.about("ERROR at setup of test_could_not_begin")
+
+
+def test_a_server_that_answers_otherwise_fails_the_test_that_verifies_it(project: Project) -> None:
+    project.write("test_it.py", "@pytest.mark.mcp_tape\ndef test_it():\n    ask()\n")
+    assert project.run().status == 0
+    assert project.run("--mcp-record=verify", "--mcp-unused=fail").status == 0
+    run = project.run("--mcp-record=verify", WEATHER="rain")
+    assert run.outcomes == {"FAILED": ["test_it"]}
+    assert "The server no longer answers as in" in run.about("test_it")
+    assert "rain" in run.about("test_it")
+
+
+# What is blocked.
+
+
+def test_a_live_connection_is_refused_where_it_is_not_recorded(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+def test_bare():
+    anyio.run(ask_elsewhere)
+
+@pytest.mark.mcp_tape(everywhere=False)
+def test_past_the_cassette():
+    anyio.run(ask_elsewhere)
+
+@pytest.mark.mcp_tape
+def test_recorded():
+    assert "Oslo" in anyio.run(ask_elsewhere)
+
+@pytest.mark.mcp_live
+def test_live():
+    assert "Oslo" in anyio.run(ask_elsewhere)
+
+def test_in_process():
+    assert ask() == "Oslo: snow"
+
+@pytest.mark.skipif(not hasattr(__import__("mcp"), "Client"), reason="of line 2")
+def test_in_process_client():
+    from mcp import Client
+
+    async def ask_client():
+        async with Client(server) as client:
+            return (await client.call_tool("forecast", {"city": "Oslo"})).content[0].text
+
+    assert anyio.run(ask_client) == "Oslo: snow"
+""",
+    )
+    run = project.run("--mcp-block")
+    assert run.outcomes["FAILED"] == ["test_bare", "test_past_the_cassette"]
+    client = [] if LINE_1 else ["test_in_process_client"]
+    assert run.outcomes["PASSED"] == ["test_in_process", *client, "test_live", "test_recorded"]
+    assert "--mcp-block allows no live connection, and stdio_client() opens one to 'mcp_intercept'; " in run.about(
+        "test_bare"
+    )
+    assert "record it and replay it with @pytest.mark.mcp_tape" in run.about("test_bare")
+    assert "lead it through <Cassette" in run.about("test_past_the_cassette")
+    assert project.cassettes == ["cassettes/test_it/test_recorded.mcp.jsonl"]
+
+
+# What is told at the end.
+
+
+def test_requests_that_no_test_makes_are_told_at_the_end(project: Project) -> None:
+    asks = "\n".join(f"    ask('n{number}') if 'LESS' not in os.environ else None" for number in range(7))
+    project.write(
+        "test_it.py",
+        f"""
+@pytest.mark.mcp_tape
+def test_less():
+    ask()
+{asks}
+
+@pytest.mark.mcp_tape
+def test_same():
+    ask()
+
+@pytest.mark.mcp_tape
+def test_same():
+    ask()
+
+@pytest.mark.mcp_tape
+def test_fails():
+    assert "FAIL" not in os.environ
+    ask()
+
+@pytest.mark.mcp_tape("shared")
+def test_first():
+    if "LESS" not in os.environ:
+        ask("Oslo")
+        ask("Bergen")
+
+@pytest.mark.mcp_tape("shared")
+def test_second():
+    ask("Oslo")
+
+@pytest.mark.mcp_tape("shared")
+def test_third():
+    if "NONE" not in os.environ:
+        ask("Bergen")
+""",
+    )
+    recorded = project.run("--mcp-unused=fail")
+    assert (recorded.status, recorded.unused) == (0, [])
+    warned = project.run("--mcp-unused=warn", LESS="1", FAIL="1")
+    less = "cassettes/test_it/test_less.mcp.jsonl: no test asks for "
+    assert [re.sub("#[0-9]+", "#", line) for line in warned.unused] == [
+        less + ", ".join(["# tools/call forecast"] * 5) + " and 2 more"
+    ]
+    # What shares a cassette may not have run.
+    chosen = project.run("--mcp-unused=warn", "-k", "less or second", LESS="1")
+    assert (chosen.status, chosen.unused) == (0, warned.unused)
+    failed = project.run("-o", "mcp_unused=fail", LESS="1", NONE="1")
+    assert failed.status == pytest.ExitCode.TESTS_FAILED
+    assert "FAILED" not in failed.outcomes
+    assert [line.partition(": ")[0] for line in failed.unused] == [
+        "cassettes/test_it/shared.mcp.jsonl",
+        "cassettes/test_it/test_less.mcp.jsonl",
+    ]
+    assert project.run("--mcp-unused=fail", "--mcp-record=rewrite", "-k", "less", LESS="1").status == 0
+
+
+def test_cassettes_that_no_test_uses_are_told_where_that_is_sure(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+import os
+
+collect_ignore = ["test_ignored.py"]
+
+def pytest_collection_modifyitems(items):
+    if "DROP" in os.environ:
+        del items[0]
+""",
+    )
+    taped = "@pytest.mark.mcp_tape\ndef test_taped():\n    pass\n"
+    project.write("test_it.py", f"{taped}\ndef test_other():\n    assert 'FAIL' not in os.environ\n")
+    project.write("test_plain.py", "def test_plain():\n    pass\n")
+    project.write("test_skipped.py", f"@pytest.mark.skip\n{taped}")
+    project.write("test_ignored.py", taped)
+    for name in (
+        "cassettes/of_nobody.mcp.jsonl",
+        "cassettes/test_gone/test_taped.mcp.jsonl",
+        "cassettes/test_ignored/test_taped.mcp.jsonl",
+        "cassettes/test_it/test_gone.mcp.jsonl",
+        "cassettes/test_it/test_taped.mcp.jsonl",
+        "cassettes/test_it/of-something-else.jsonl",
+        "cassettes/test_plain/test_gone.mcp.jsonl",
+        "cassettes/test_skipped/test_taped.mcp.jsonl",
+    ):
+        project.write(name, '{"format":"mcp-cassette","version":1}\n{"end":true}\n')
+    gone, in_module, in_plain = (
+        f"cassettes/{name}.mcp.jsonl: no test uses it"
+        for name in ("test_gone/test_taped", "test_it/test_gone", "test_plain/test_gone")
+    )
+
+    def unused(*options: str, **environment: str) -> tuple[int, list[str]]:
+        run = project.run("--mcp-unused=fail", *options, **environment)
+        assert "ERROR" not in run.outcomes
+        return run.status, run.unused
+
+    assert unused() == (1, [gone, in_module, in_plain])
+    assert unused(".", FAIL="1") == (1, [gone, in_module, in_plain])
+    assert unused("test_it.py") == (1, [in_module])
+    for options in (["-k", "test"], ["test_it.py::test_taped"], ["--collect-only"]):
+        assert unused(*options) == (0, []), options
+    assert unused(DROP="1") == (0, [])
+    assert unused("-x", FAIL="1") == (1, [])
+
+
+# What it does to those who do not use it.
+
+
+def test_a_run_without_cassettes_does_not_import_what_it_would_need(project: Project) -> None:
+    (project.root / "test_it.py").write_text(
+        """
+import sys
+
+def test_it(request):
+    assert "mcp_intercept.pytest_plugin" in sys.modules
+    assert [name for name in sys.modules if name.partition(".")[0] in ("mcp", "pydantic", "opentelemetry")] == []
+    assert "mcp_tape" not in request.fixturenames
+""",
+        encoding="utf-8",
+    )
+    assert project.run("--strict-markers", "--strict-config").outcomes == {"PASSED": ["test_it"]}
+    assert (
+        project.run("--collect-only", "-o", "mcp_record=always").text.count("mcp_record must be one of none, once, ")
+        == 1
+    )
+
+
+def test_pytest_finds_it_by_itself(project: Project) -> None:
+    assert [entry.value for entry in entry_points(group="pytest11", name="mcp_intercept")] == [
+        "mcp_intercept.pytest_plugin"
+    ]
+    run = project.run_installed("--markers")
+    assert "@pytest.mark.mcp_tape(name=None, *, mode=None, **options): record " in run.text
+    assert "@pytest.mark.mcp_live: " in run.text
+
+
+@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
+def test_tests_that_run_at_once_do_not_disturb_each_other(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+@pytest.mark.mcp_tape
+@pytest.mark.parametrize("number", range(8))
+def test_it(number):
+    ask(f"n{number}")
+    ask("Oslo") if "LESS" not in os.environ else None
+""",
+    )
+    options = ["-p", "xdist", "-n", "2", "--mcp-unused=fail"]
+    assert project.run(*options).status == 0
+    assert len(project.cassettes) == 8
+    project.asked_live()
+    run = project.run(*options, LESS="1")
+    assert (run.status, len(run.unused), run.outcomes.get("FAILED")) == (1, 8, None)
+    assert project.asked_live() == []
+
+
+# What it is made of.
+
+
+def test_the_modes_are_those_of_the_engine() -> None:
+    assert get_args(Mode) == MODES
+    assert get_args(Unused) == UNUSED
+
+
+@given(st.text(max_size=120), st.booleans())
+def test_a_safe_name_is_one_name_and_stays_as_it_is(text: str, is_unique: bool) -> None:
+    name = safe_name(text, is_unique=is_unique)
+    assert re.fullmatch(r"[A-Za-z0-9_,=+@-][A-Za-z0-9_.,=+@-]{0,99}", name)
+    assert not re.match(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", name, re.IGNORECASE)
+    assert safe_name(name) == name
+
+
+@given(st.text("aA./_\0é", max_size=6), st.text("aA./_\0é", max_size=6))
+def test_two_texts_have_two_safe_names(one: str, other: str) -> None:
+    names = {safe_name(text, is_unique=text == text.lower()).lower() for text in (one, other)}
+    assert len(names) == len({one, other})
+
+
+@pytest.mark.parametrize("text", ["con", "NUL.x", "Aux", "com1.txt"])
+def test_a_safe_name_is_none_of_a_device(text: str) -> None:
+    assert safe_name(text).startswith("_")
+    assert safe_name(safe_name(text)) == safe_name(text)
