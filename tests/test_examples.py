@@ -22,6 +22,12 @@ SHOWN = {
     "bearer_token.py": ["Bergen: light snow", "tokens: token-1, token-2", "tenants: Bergen, Narvik, Oslo"],
     "coming_from_mcp_use.py": ["Calling tool forecast", "alice -> tools/call", "tools/list took", "Bergen:", "2 calls"],
     "metrics.py": ["1 tool_error", "slow: tools/call find_rooms", 'name="forecast",outcome="ok"} 3.0'],
+    "record_and_replay.py": [
+        "live:     Oslo",
+        "replayed: Oslo",
+        "changed:  no idea",
+        "No recorded answer to tools/call",
+    ],
     "per_session.py": ["hits: {'one': 2}", "Bergen: light snow", "refused: one has made its 2 calls"],
     "traces_to_console.py": ["agent run", "\n  tools/call forecast ", "tool_error", "mcp.client.session.duration"],
     "traces_to_otlp.py": ["Oslo: light snow", "is at http://127.0.0.1:"],
@@ -42,12 +48,31 @@ def received(tmp_path_factory: pytest.TempPathFactory) -> Generator[Received, No
         yield received
 
 
-@pytest.mark.parametrize("name", sorted(path.name for path in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("name", sorted(SHOWN))
 def test_the_example_runs_and_shows_what_it_is_about(name: str, received: Received) -> None:
     run = run_example(name, received.url)
     assert run.returncode == 0, run.stderr
     for line in SHOWN[name]:
         assert line in run.stdout
+
+
+def test_every_example_is_run() -> None:
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SHOWN, "test_travel.py"}
+
+
+def test_the_example_of_a_test_replays_on_every_line_with_nobody_there() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "--mcp-record=none", "--mcp-block", "--mcp-unused=fail"]
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    run = subprocess.run(
+        [*command, str(EXAMPLES / "test_travel.py")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert run.returncode == 0, run.stdout
+    assert "2 passed" in run.stdout
 
 
 def test_the_example_that_sends_traces_says_where_they_are(received: Received) -> None:

@@ -16,7 +16,6 @@ from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import decode, encode, is_object
 
-
 # What of an entry is a text, beside its line.
 _NAMES = ("server", "closed", "m")
 

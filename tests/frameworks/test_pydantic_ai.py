@@ -137,5 +137,13 @@ def test_a_traced_run_is_one_tree_with_one_span_a_call() -> None:
     assert len([line for line in lines if "tools/call" in line.partition(" (")[0]]) == 1
 
 
+def test_the_example_of_a_test_replays_on_every_line_with_nobody_there() -> None:
+    example = ROOT / "examples" / "agents" / "test_pydantic_ai_replayed.py"
+    command = [sys.executable, "-m", "pytest", "-q", "--mcp-record=none", "--mcp-block", str(example)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stdout
+    assert "1 passed" in run.stdout
+
+
 async def test_what_is_recorded_replays_without_the_server(server: Server, tmp_path: Path) -> None:
     await assert_replays(answer_of, server, tmp_path)
