@@ -11,17 +11,15 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept import _current
-from mcp_intercept._chain import describe
 from mcp_intercept._context import printable
 from mcp_intercept._names import UNNAMED, fingerprint, name_of
+from mcp_intercept._options import FunctionT, check_choice, inside
 from mcp_intercept._sdk import LINE
 from mcp_intercept._sdk.reroute import Passing, reroute
 from mcp_intercept._streams import local_streams_of
@@ -50,8 +48,6 @@ if TYPE_CHECKING:
     from mcp_intercept._cassette_middleware import CassetteMiddleware
 
 logger = logging.getLogger("mcp_intercept")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 Mode: TypeAlias = Literal["none", "once", "new_episodes", "rewrite", "verify", "off"]
 """What a cassette does.
@@ -493,22 +489,7 @@ class UseCassette:
         Raises:
             InterceptError: It is a generator, which stops in the middle.
         """
-        if isasyncgenfunction(function) or isgeneratorfunction(function):
-            raise InterceptError(
-                f"{describe(function)} is a generator; write `with use_cassette(...):` inside it instead"
-            )
-
-        @wraps(function)
-        async def recorded_async(*args: Any, **kwargs: Any) -> Any:
-            with UseCassette(self._make, self._everywhere):
-                return await function(*args, **kwargs)
-
-        @wraps(function)
-        def recorded(*args: Any, **kwargs: Any) -> Any:
-            with UseCassette(self._make, self._everywhere):
-                return function(*args, **kwargs)
-
-        return cast("FunctionT", recorded_async if iscoroutinefunction(function) else recorded)
+        return inside(lambda: UseCassette(self._make, self._everywhere), "use_cassette(...)", function)
 
 
 def use_cassette(
@@ -552,10 +533,10 @@ def use_cassette(
         InterceptError: One of the arguments is not what it should be.
     """
     file = _path_of(path)
-    _check_choice("mode", mode, (None, *get_args(Mode)))
-    _check_choice("unused", unused, get_args(Unused))
+    check_choice("mode", mode, (None, *get_args(Mode)))
+    check_choice("unused", unused, get_args(Unused))
     for option, value in (("everywhere", everywhere), ("timing", timing), ("save_on_failure", save_on_failure)):
-        _check_choice(option, value, (True, False))
+        check_choice(option, value, (True, False))
     if redaction is not None and not isinstance(redaction, Redaction):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InterceptError(f"redaction must be a Redaction, or None for none, not {type(redaction).__name__}")
     if type(patience) not in (int, float) or not patience >= 0:
@@ -575,11 +556,6 @@ def use_cassette(
         )
 
     return UseCassette(make, everywhere)
-
-
-def _check_choice(option: str, value: object, allowed: tuple[object, ...]) -> None:
-    if not any(value is choice or (isinstance(value, str) and value == choice) for choice in allowed):
-        raise InterceptError(f"{option} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
 
 
 def _path_of(path: Any) -> Path:

@@ -12,6 +12,7 @@ from mcp_intercept._current import current_cassette
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import is_plain_function_of_two
+from mcp_intercept._options import check_choice
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._session import CallbackClientSession, attach_wire
 from mcp_intercept._streams import local_streams_of
@@ -80,8 +81,8 @@ async def connect(
         InterceptError: Arguments that do not go together.
         MiddlewareError: One of the middlewares is none.
     """
-    _check_option("mode", mode, Mode)
-    _check_option("transport", transport, Transport)
+    check_choice("mode", mode, get_args(Mode))
+    check_choice("transport", transport, get_args(Transport))
     if timeout is not None and (type(timeout) not in (int, float) or timeout < 0):
         said = timeout if type(timeout) in (int, float) else f"an object of type {type(timeout).__name__}"
         raise InterceptError(f"timeout must be seconds, or None for no limit, not {said}")
@@ -124,12 +125,6 @@ async def connect(
                     raise
     except BaseException as error:  # noqa: ASYNC103 - it is always raised
         _raise_ungrouped(error, body_error)
-
-
-def _check_option(name: str, value: object, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        choices = " or ".join(repr(choice) for choice in get_args(allowed))
-        raise InterceptError(f"{name} must be {choices}, not {value!r}")
 
 
 def _is_url(server: object) -> bool:

@@ -13,23 +13,21 @@ import gc
 import logging
 from collections.abc import Callable, Iterator
 from functools import wraps
-from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from threading import RLock
-from typing import Any, TypeVar, cast
+from typing import Any
 from weakref import WeakSet
 
 from mcp_intercept._calls import of_wrapper
-from mcp_intercept._chain import AnyMiddleware, describe
+from mcp_intercept._chain import AnyMiddleware
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
+from mcp_intercept._options import FunctionT, inside
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._sdk.patches import Patches
 from mcp_intercept._session import CallbackClientSession
-from mcp_intercept.errors import InterceptError, SessionStateError
+from mcp_intercept.errors import SessionStateError
 
 logger = logging.getLogger("mcp_intercept")
-
-FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 _KEY = "_mcp_intercept_in_place"
 
@@ -247,22 +245,7 @@ class InterceptAll:
         Raises:
             InterceptError: It is a generator, which stops in the middle.
         """
-        if isasyncgenfunction(function) or isgeneratorfunction(function):
-            raise InterceptError(
-                f"{describe(function)} is a generator; write `with intercept_all(...):` inside it instead"
-            )
-
-        @wraps(function)
-        async def intercepted_async(*args: Any, **kwargs: Any) -> Any:
-            with InterceptAll(self._manager):
-                return await function(*args, **kwargs)
-
-        @wraps(function)
-        def intercepted(*args: Any, **kwargs: Any) -> Any:
-            with InterceptAll(self._manager):
-                return function(*args, **kwargs)
-
-        return cast("FunctionT", intercepted_async if iscoroutinefunction(function) else intercepted)
+        return inside(lambda: InterceptAll(self._manager), "intercept_all(...)", function)
 
 
 def intercept_all(*middlewares: AnyMiddleware | MiddlewareManager) -> InterceptAll:

@@ -16,9 +16,6 @@ from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import decode, encode, is_object
 
-# What of an entry is a text, beside its line.
-_NAMES = ("server", "closed", "m")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recovered:
@@ -87,10 +84,7 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
                     mode = _mode_of(entry, journal)
                     continue
                 line = entry.pop("line", None)
-                if any(not isinstance(entry.get(key, "-"), str) or not entry.get(key, "-") for key in _NAMES):
-                    raise ValueError("a name that is none")
-                if line is not None:
-                    _check(line, journal, number)
+                _check(entry, line, journal, number)
                 assembly.add(entry, b"" if line is None else encode(line)[1:-1])
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise CassetteFormatError(
@@ -105,13 +99,18 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
     return mode, messages, False
 
 
-def _check(line: dict[str, Any], journal: Path, number: int) -> None:
+def _check(entry: dict[str, Any], line: dict[str, Any] | None, journal: Path, number: int) -> None:
     """Refuse what would be no line of a cassette."""
-    is_answer = "client_result" in line or "client_error" in line
-    whole = {"n": 1, "server_request": "any", **line} if is_answer else {"n": 1, **line}
-    if "request" in line or "notification" in line:
-        whole["server"] = "any"
-    read_line(encode(whole), journal, number)
+    names = {"server": entry.get("server", "any"), "notification": entry.get("m", "any")}
+    lines: list[dict[str, Any]] = [names, {"closed": entry.get("closed", "any")}]
+    if line is not None and ("request" in line or "notification" in line):
+        lines.append({"server": "any", **line})
+    elif line is not None and ("client_result" in line or "client_error" in line):
+        lines.append({"server_request": "any", **line})
+    elif line is not None:
+        lines.append(line)
+    for checked in lines:
+        read_line(encode({"n": 1, **checked}), journal, number)
 
 
 def _mode_of(entry: Any, journal: Path) -> str:
