@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept import _current
 from mcp_intercept._context import printable
+from mcp_intercept._current import Led
 from mcp_intercept._names import UNNAMED, fingerprint, name_of
 from mcp_intercept._options import FunctionT, check_choice, inside
 from mcp_intercept._sdk import LINE
@@ -115,6 +116,8 @@ class Cassette:
         self._player = Player(None, rules, self._redactor, Source(path=path, mode=self.mode, mode_reason=reason))
 
     def __repr__(self) -> str:
+        if not self._is_open:
+            return f"<Cassette {fspath(self.path)!r}, closed>"
         doing = "recording" if self.is_recording else "replaying" if self._plays else self.mode
         return f"<Cassette {fspath(self.path)!r}, {doing}, {len(self)} interactions>"
 
@@ -190,7 +193,7 @@ class Cassette:
             )
         if server is not None and (not isinstance(server, str) or not server):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InterceptError(f"server must be a name, not {server!r}")
-        return self._transport(streams, server or self._name(transport))
+        return Led(self._transport(streams, server or self._name(transport)))
 
     def transport_named(
         self, transport: AbstractAsyncContextManager[Any], target: Any, name: str | None = None
@@ -269,6 +272,8 @@ class Cassette:
         except BaseException:
             if self._file is not None:
                 self._file.close()
+            if self._recorder is not None:
+                self._recorder.journal.discard()
             raise
         self._is_open = True
 
@@ -288,7 +293,16 @@ class Cassette:
             self._verifier = Verifier(self._player)
         elif mode in ("new_episodes", "rewrite") or (mode == "once" and not exists):
             check_writable(path)
-            self._recorder = Recorder(Journal(path), self._redactor, mode=mode, timing=self._timing)
+            journal = Journal(path)
+            self._recorder = Recorder(journal, self._redactor, mode=mode, timing=self._timing)
+            if journal.set_aside is not None:
+                aside = journal.set_aside
+                warnings.warn(
+                    f"an earlier recording of {path} did not come to its end; what it had is in {aside.name}: "
+                    f"`mcp-intercept cassette recover {aside}` makes a cassette of it, else delete it",
+                    CassetteWarning,
+                    stacklevel=4,
+                )
 
     def close(self, error: BaseException | None) -> None:
         """End; `use_cassette()` does it.
@@ -300,6 +314,7 @@ class Cassette:
             CassetteError: It is not as it should be, and `error` is none.
         """
         self._is_open = False
+        self._player.has_ended = True
         try:
             if self._recorder is not None:
                 self._end_recording(self._recorder, error)
@@ -310,6 +325,7 @@ class Cassette:
 
     def _end_recording(self, recorder: Recorder, error: BaseException | None) -> None:
         journal = recorder.journal
+        recorder.end()
         self.lost = recorder.lost
         if not (recorder.count or self.lost):
             journal.discard()
@@ -323,6 +339,11 @@ class Cassette:
             )
         elif error is not None and not self._save_on_failure:
             journal.discard()
+            logger.warning(
+                "what was recorded for %s is not kept, as the block was left with %s; save_on_failure=True keeps it",
+                self.path,
+                type(error).__name__,
+            )
         else:
             self._save(recorder)
 
@@ -375,7 +396,7 @@ class Cassette:
             return fault
         if self._verifier is not None and self._verifier.drifts:
             drifts = self._verifier.drifts
-            headline = f"The server no longer answers as in {path}: {_counted(drifts, 'difference')}."
+            headline = f"{path} is no longer what happens: {_counted(drifts, 'difference')}."
             return CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
         return None
 
@@ -387,6 +408,13 @@ class Cassette:
             return
         if fault is not None:
             raise fault
+        was_used = self._player.was_asked or (self._recorder is not None and self._recorder.was_used)
+        if not was_used and self.mode != "off":
+            logger.warning(
+                "nothing has passed %s; open sessions inside the block, with connect(), cassette.transport(...) or "
+                "everywhere=True",
+                self.path,
+            )
         if self._player.drifts:
             headline = f"{self.path} has answered although arguments have changed:"
             warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)
@@ -533,7 +561,10 @@ def use_cassette(
         InterceptError: One of the arguments is not what it should be.
     """
     file = _path_of(path)
-    check_choice("mode", mode, (None, *get_args(Mode)))
+    if mode == "all":  # type: ignore[comparison-overlap]  # pyright: ignore[reportUnnecessaryComparison]
+        raise InterceptError("the mode that others call 'all' is 'rewrite' here")
+    if mode is not None:
+        check_choice("mode", mode, get_args(Mode))
     check_choice("unused", unused, get_args(Unused))
     for option, value in (("everywhere", everywhere), ("timing", timing), ("save_on_failure", save_on_failure)):
         check_choice(option, value, (True, False))

@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from mcp_intercept._cassette_cli.parser import describe as describe_cassette
 from mcp_intercept.errors import InterceptError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _describe_demo(commands)
     _describe_demo_server(commands)
+    describe_cassette(commands)
     return parser
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
-from mcp_intercept._current import current_cassette
+from mcp_intercept._current import current_cassette, is_led
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import is_plain_function_of_two
@@ -95,7 +95,7 @@ async def connect(
     link = line.HttpLink()
     streams = _streams_of(server, link, transport, headers, auth, http_client)
     cassette = current_cassette()
-    if cassette is not None:
+    if cassette is not None and not is_led(server):
         streams = cassette.transport_named(streams, server, connection_id)
     body_error: BaseException | None = None
     try:

@@ -18,6 +18,24 @@ class Joinable(Protocol):
         ...
 
 
+class Led(AbstractAsyncContextManager[Any]):
+    """A transport that is led through a cassette already."""
+
+    def __init__(self, transport: AbstractAsyncContextManager[Any]) -> None:
+        self._transport = transport
+
+    async def __aenter__(self) -> Any:
+        return await self._transport.__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        return await self._transport.__aexit__(*exception)
+
+
+def is_led(transport: object) -> bool:
+    """Whether a transport is led through a cassette already."""
+    return isinstance(transport, Led)
+
+
 _lock = RLock()
 _open: list[Joinable] = []
 # Of a task, or of whoever started it. What is opened in other threads finds the last of all.

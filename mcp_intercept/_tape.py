@@ -279,7 +279,10 @@ class _Continued:
             except anyio.EndOfStream:
                 return
             async with self._transport as (read, write, *_):
-                await self._initialize(read, write)
+                refusal = await self._initialize(read, write)
+                if refusal is not None:
+                    await self._refuse(first, refusal)
+                    return
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._receive, read)
                     await write.send(first)
@@ -287,16 +290,38 @@ class _Continued:
                         await write.send(item)
                     tasks.cancel_scope.cancel()
 
-    async def _initialize(self, read: Any, write: Any) -> None:
+    async def _initialize(self, read: Any, write: Any) -> Frame | Closed | None:
+        """Begin a session with the server as the client did with the cassette; the value is why it will not."""
         frame = None if self._handshake is None else frame_from(self._handshake)
         if frame is None:
-            return
+            return None
         await write.send(item_from(frame._replace(id=_INITIALIZE_ID)))
-        while True:
-            answer = frame_from(await read.receive())
-            if answer is not None and answer.id == _INITIALIZE_ID:
-                break
+        answer: Frame | None = None
+        with suppress(anyio.EndOfStream):
+            while answer is None or answer.id != _INITIALIZE_ID:
+                answer = frame_from(await read.receive())
+        if answer is None or answer.id != _INITIALIZE_ID:
+            return Closed("end of stream")
+        if answer.error is not None:
+            return answer
         await write.send(item_from(Frame(method="notifications/initialized")))
+        return None
+
+    async def _refuse(self, first: Any, refusal: Frame | Closed) -> None:
+        """Answer what needs the server as the server has answered."""
+        if isinstance(refusal, Closed):
+            self._noting.ended()
+            self.outbox.close()
+            return
+        items = [first]
+        while items:
+            asked = frame_from(items.pop())
+            if asked is not None and asked.method is not None and asked.id is not None:
+                answer = item_from(refusal._replace(id=asked.id))
+                self._noting.received(answer)
+                self.outbox.put(answer)
+            with suppress(anyio.EndOfStream):
+                items.append(await self._from_client.receive())
 
     async def _receive(self, read: Any) -> None:
         async for item in read:

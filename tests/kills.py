@@ -21,7 +21,7 @@ from typing import Any
 
 import anyio
 
-from mcp_intercept._cassette import use_cassette
+from mcp_intercept import use_cassette
 from mcp_intercept.recording.journal import journal_of
 from mcp_intercept.recording.recovery import recover
 from mcp_intercept.recording.store import CassetteFile

@@ -20,13 +20,13 @@ from typing import Any
 import anyio
 import pytest
 
-from mcp_intercept import connect
-from mcp_intercept._cassette import Cassette, CassetteWarning, use_cassette
+from mcp_intercept import Cassette, connect, use_cassette
 from mcp_intercept.errors import (
     CassetteError,
     CassetteFormatError,
     CassetteLockedError,
     CassetteMissError,
+    CassetteWarning,
     InterceptError,
 )
 from mcp_intercept.recording.journal import journal_of
@@ -38,6 +38,7 @@ from tests.ears import SCHEMA, Error, T
 from tests.server import ROOT, http_server
 from tests.test_cassette_traps import (
     call_plainly,
+    each,
     lines_of,
     said,
     saying,
@@ -251,9 +252,9 @@ async def test_two_processes_do_not_record_one_cassette(tmp_path: Path) -> None:
         assert child.stdin is not None
         assert child.stdout.readline() == "recording\n"
         journal = journal_of(path).read_bytes()
-        for mode in ("once", "rewrite", "new_episodes"):
+        for mode in each("once", "rewrite", "new_episodes"):
             with pytest.raises(CassetteLockedError, match="another process") as refused:
-                with use_cassette(path, mode=mode):  # type: ignore[arg-type]
+                with use_cassette(path, mode=mode):
                     pass
             assert refused.value.path == path
         with pytest.raises(CassetteLockedError):
@@ -582,9 +583,9 @@ async def test_planted_secrets_are_in_no_sink(
             await confess(session)
         assert not cassette.unused
         sinks["interactions"] = repr(cassette.interactions)
-    for mode in ("none", "verify", "new_episodes"):
+    for mode in each("none", "verify", "new_episodes"):
         try:
-            with use_cassette(path, mode=mode, redaction=redaction) as cassette:  # type: ignore[arg-type]
+            with use_cassette(path, mode=mode, redaction=redaction) as cassette:
                 async with leaking(cassette, elicitation_callback=revealing) as (session, server):
                     sent = await said(call_plainly(session, "other", {"password": PASSWORD, "key": SECRET, "v": VALUE}))
                     if mode == "none":
@@ -726,9 +727,9 @@ async def test_a_function_of_the_user_that_raises_while_verifying_harms_no_call_
 ) -> None:
     path = tmp_path / "fault.mcp.jsonl"
     await record_one(path, text="x")
-    for options in ({"redaction": Redaction(function=FAULTS[fault])}, {"normalize": FAULTS[fault]}):
+    for options in each({"redaction": Redaction(function=FAULTS[fault])}, {"normalize": FAULTS[fault]}):
         with pytest.raises((ValueError, RecursionError, MemoryError, CassetteError)):
-            with use_cassette(path, mode="verify", **options) as cassette:  # type: ignore[arg-type]
+            with use_cassette(path, mode="verify", **options) as cassette:
                 async with taped(cassette) as (session, server):
                     server.answers["tools/call"] = saying
                     assert await said(call_plainly(session, "tool", {"text": "x"})) == 'tool {"text": "x"}'

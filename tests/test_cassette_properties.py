@@ -19,7 +19,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from mcp_intercept._cassette import use_cassette
+from mcp_intercept import use_cassette
 from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.interactions import Interaction

@@ -16,12 +16,14 @@ import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from anyio.lowlevel import checkpoint
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from mcp import ClientSession
 
 # By name and before anything is recorded, as frameworks do it.
@@ -29,14 +31,14 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-import mcp_intercept
-from mcp_intercept import connect, intercept
-from mcp_intercept._cassette import Cassette, CassetteWarning, use_cassette
+from mcp_intercept import Cassette, connect, intercept, use_cassette
+from mcp_intercept._current import current_cassette
 from mcp_intercept.errors import (
     CassetteDriftError,
     CassetteError,
     CassetteFormatError,
     CassetteMissError,
+    CassetteWarning,
     SessionStateError,
 )
 from mcp_intercept.recording.lines import json_schema
@@ -86,6 +88,11 @@ async def untaped(cassette: Cassette, server: str = "w", **options: Any) -> Asyn
     """A session with a server that is not there."""
     async with session_over(cassette.transport(unreachable(), server=server), **options) as session:
         yield session
+
+
+def each(*modes: Any) -> tuple[Any, ...]:
+    """Modes of a cassette, one after the other."""
+    return modes
 
 
 async def said(call: Any) -> str:
@@ -267,8 +274,8 @@ async def test_two_sessions_in_one_file_get_their_own_answers_also_with_new_epis
             async with taped(cassette) as (session, server):
                 server.answers["tools/call"] = naming(name)
                 assert await said(session.call_tool("tool", {})) == name
-    for mode in ("none", "new_episodes"):
-        with use_cassette(path, mode=mode) as cassette:  # type: ignore[arg-type]
+    for mode in each("none", "new_episodes"):
+        with use_cassette(path, mode=mode) as cassette:
             async with untaped(cassette) as one, untaped(cassette) as other:
                 # The other way round: each connection has its own answers.
                 assert await said(other.call_tool("tool", {})) == "second"
@@ -630,8 +637,8 @@ async def test_a_real_server_that_is_killed_mid_call_dies_again_at_replay(tmp_pa
     path = tmp_path / "killed.mcp.jsonl"
     command = [sys.executable, str(Path(__file__).parent / "misbehaving.py"), "killed"]
     ends: list[str] = []
-    for mode in ("once", "none"):
-        with use_cassette(path, mode=mode):  # type: ignore[arg-type]
+    for mode in each("once", "none"):
+        with use_cassette(path, mode=mode):
             with anyio.fail_after(20):
                 async with connect(command) as session:
                     ends.append(await said(session.call_tool("bad", {})))
@@ -743,8 +750,6 @@ async def test_an_answer_that_differs_is_noticed_in_a_cassette_of_either_line_an
 
 @pytest.mark.parametrize("name", ["line1", "line2-2025", "line2-2026"])
 def test_each_line_of_them_is_as_the_schema_says(name: str) -> None:
-    from jsonschema import Draft202012Validator
-
     validator = Draft202012Validator(json_schema())
     for line in lines_of(CASSETTES / f"{name}.mcp.jsonl"):
         validator.validate(line)
@@ -1024,9 +1029,9 @@ async def test_an_in_process_server_of_a_client_of_line_2_is_recorded_with_every
     from mcp import Client
 
     path = tmp_path / "client.mcp.jsonl"
-    for recording in ("once", "none"):
+    for recording in each("once", "none"):
         server = make_server()
-        with use_cassette(path, mode=recording, everywhere=True):  # type: ignore[arg-type]
+        with use_cassette(path, mode=recording, everywhere=True):
             with anyio.fail_after(10):
                 async with Client(server, mode=mode, elicitation_callback=accepting) as client:
                     assert await said(client.call_tool("add", {"a": 1, "b": 2})) == "3"
@@ -1095,8 +1100,8 @@ def test_a_session_in_another_thread_joins_the_cassette(tmp_path: Path, anyio_ba
     def run(server: Any) -> None:
         answers.append(anyio.run(use, server, backend=anyio_backend))
 
-    for mode, server in (("once", make_server()), ("none", ["no-such-command"])):
-        with use_cassette(path, mode=mode):  # type: ignore[arg-type]
+    for mode, server in each(("once", make_server()), ("none", ["no-such-command"])):
+        with use_cassette(path, mode=mode):
             threads = [threading.Thread(target=run, args=(server,)) for _ in range(2)]
             for thread in threads:
                 thread.start()
@@ -1251,9 +1256,7 @@ async def test_a_call_can_be_cancelled_at_each_await_and_the_session_goes_on(tmp
         with use_cassette(copy, mode=mode) as cassette:
             async with taped(cassette) as (session, server):
                 server.answers["tools/call"] = saying
-                was_cancelled.append(
-                    await cancelled_at(step, partial(call_plainly, session, "tool", arguments))
-                )
+                was_cancelled.append(await cancelled_at(step, partial(call_plainly, session, "tool", arguments)))
                 await settled()
                 with anyio.fail_after(5):
                     try:
@@ -1297,7 +1300,7 @@ async def test_a_connection_can_be_cancelled_at_each_await_and_nothing_is_left(t
             if not isinstance(leaf(error), ZeroDivisionError):
                 raise
             was_cancelled.append(False)
-        assert mcp_intercept._current.current_cassette() is None  # type: ignore[attr-defined]
+        assert current_cassette() is None
         assert [found.name for found in tmp_path.iterdir()] == [path.name]
     assert path.read_bytes() == before
     assert was_cancelled[0]

@@ -14,7 +14,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from mcp_intercept.recording.matching import HANDSHAKES, REPEATED
-from mcp_intercept.recording.stored import LARGE_BINARY, SideFiles
+from mcp_intercept.recording.stored import LARGE_BINARY, STORED, SideFiles
 from mcp_intercept.recording.values import decode, encode
 
 Body = bytes | tuple[int, int]
@@ -26,7 +26,6 @@ LISTEN: Final = "subscriptions/listen"
 _LISTS: Final = REPEATED - HANDSHAKES
 _WITHDRAWN: Final = b'"withdrawn":true'
 _CANCELLED: Final = b'"cancelled":true'
-_STORED = ("params", "result", "error", "client_result", "client_error")
 
 
 class Sent:
@@ -260,7 +259,7 @@ class Assembly:
         if b'"$' not in body and len(body) <= LARGE_BINARY:
             return body
         line = decode(b"{" + body + b"}")
-        return encode({key: side_files.store(line[key]) if key in _STORED else line[key] for key in line})[1:-1]
+        return encode({key: side_files.store(line[key]) if key in STORED else line[key] for key in line})[1:-1]
 
     def _text(self, event: Iterable[Body]) -> bytes:
         return b",".join(self._read(*part) if isinstance(part, tuple) else part for part in event)

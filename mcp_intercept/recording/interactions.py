@@ -26,6 +26,8 @@ class Interaction:
     """The params of it, without `_meta`; `None` where it has none."""
     events: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     """What followed, in order: the lines of the file below the first, without their `n`."""
+    line: int = 0
+    """On which line of the file it begins; 0 where it is in none."""
 
     @property
     def result(self) -> dict[str, Any] | None:

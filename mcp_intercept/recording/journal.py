@@ -7,15 +7,11 @@ before is there. It belongs to one recording at a time.
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import sys
 from pathlib import Path
 
 from mcp_intercept.errors import CassetteLockedError
-
-logger = logging.getLogger("mcp_intercept")
-
 
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -50,12 +46,14 @@ class Journal:
 
     def __init__(self, path: Path) -> None:
         self.path = journal_of(path)
+        self.set_aside: Path | None = None
+        """Where an earlier recording is now that did not come to its end."""
         self._size = 0
         self._file: int | None = None
         self._failure: OSError | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = _lock(self.path, path)
+            self._file, self.set_aside = _lock(self.path, path)
         except OSError as error:
             self._failure = error
 
@@ -124,7 +122,8 @@ class Journal:
             self.close()
 
 
-def _lock(journal: Path, cassette: Path) -> int:
+def _lock(journal: Path, cassette: Path) -> tuple[int, Path | None]:
+    aside: Path | None = None
     while True:
         file = os.open(journal, _FLAGS, 0o666)
         try:
@@ -139,13 +138,13 @@ def _lock(journal: Path, cassette: Path) -> int:
                 os.close(file)
                 continue
             if os.fstat(file).st_size:
-                _set_aside(journal, cassette)
+                aside = _set_aside(journal)
                 os.close(file)
                 continue
         except BaseException:
             os.close(file)
             raise
-        return file
+        return file, aside
 
 
 def _is_at(file: int, path: Path) -> bool:
@@ -155,18 +154,12 @@ def _is_at(file: int, path: Path) -> bool:
         return False
 
 
-def _set_aside(journal: Path, cassette: Path) -> None:
+def _set_aside(journal: Path) -> Path:
     number = 1
     while (aside := journal.with_name(f"{journal.name}.{number}")).exists():
         number += 1
     os.rename(journal, aside)
-    logger.warning(
-        "an earlier recording of %s did not come to its end; what it had is kept in %s: "
-        "`mcp-intercept cassette recover %s` makes a cassette of it, else delete it",
-        cassette,
-        aside.name,
-        aside,
-    )
+    return aside
 
 
 if sys.platform == "win32":  # pragma: no cover - the tests do not run there

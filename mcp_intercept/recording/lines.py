@@ -7,6 +7,7 @@ is the line of what the client sent, and below it, with the same number, the lin
 from __future__ import annotations
 
 import re
+from json import JSONDecodeError
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
@@ -205,7 +206,8 @@ def read_line(text: bytes, path: object, number: int) -> tuple[str, dict[str, An
     try:
         line = decode(text)
     except ValueError as error:
-        what = "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"no JSON ({printable(str(error))})"
+        said = f"{error.msg}, at character {error.pos + 1}" if isinstance(error, JSONDecodeError) else str(error)
+        what = "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"no JSON ({printable(said)})"
         raise CassetteFormatError(
             f"this is {what}; restore the file, or delete it and record it again", path=path, line=number
         ) from None

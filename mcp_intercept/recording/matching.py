@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept._context import printable
-from mcp_intercept.errors import InterceptError
+from mcp_intercept.errors import CassetteError, InterceptError
 from mcp_intercept.recording.stored import ANY, REGEX, SUBSET, Literally
 from mcp_intercept.recording.values import Json, is_array, is_object
 
@@ -44,6 +44,7 @@ REPEATED: Final = HANDSHAKES | {
 }
 """Methods whose last answer goes on being given: asking again changes nothing."""
 
+_WITH_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
 _UNCOMPARED: Final = HANDSHAKES | {"ping"}
 _sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 _FLOAT = re.compile(r"\d[.eE]")
@@ -93,7 +94,7 @@ class Rules:
         """What counts of the params of a request.
 
         Raises:
-            Exception: What `normalize` raised.
+            CassetteError: `normalize` failed.
         """
         if method in _UNCOMPARED or params is None:
             return {}
@@ -103,19 +104,29 @@ class Rules:
             if value is not None and key not in ("_meta", "requestState") and not (key == "arguments" and value == {})
         }
         if self.normalize is not None:
-            kept = self.normalize(method, kept)
+            kept = self._normalized(self.normalize, method, kept)
         name = kept.get("name")
         paths = self._paths_of(method, name if isinstance(name, str) else None)
         if not paths:
             return kept
         inside = "arguments" if "arguments" in kept else "argument" if "argument" in kept else None
         if inside is None:
-            return without(kept, paths)
+            return kept if method in _WITH_ARGUMENTS else without(kept, paths)
         left = without(kept[inside], paths)
         stripped = {**kept, inside: left}
         if not left and inside == "arguments":
             del stripped[inside]
         return stripped
+
+    @staticmethod
+    def _normalized(normalize: Normalize, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        try:
+            normalized = normalize(method, params)
+        except Exception as error:
+            raise CassetteError(f"normalize failed with {type(error).__name__} on the params of {method}") from error
+        if not is_object(normalized):
+            raise CassetteError(f"normalize must return params, a dict, not {type(normalized).__name__}")
+        return normalized
 
     def answer(self, about: str, result: dict[str, Any]) -> dict[str, Any]:
         """What counts of a result, where it is compared.
@@ -137,6 +148,9 @@ class Rules:
 
 def _paths_by_name(option: str, ignore: Any) -> _Paths:
     by_name = cast("Mapping[str, Any]", ignore if isinstance(ignore, Mapping) else {_ALL: ignore})
+    for name in by_name:
+        if type(name) is not str:
+            raise InterceptError(f"{option} goes by the names of tools, prompts or methods, not by {name!r}")
     return {name: _paths(option, name, places) for name, places in by_name.items() if places}
 
 
@@ -153,6 +167,8 @@ def _path(option: str, place: Any) -> tuple[str, ...]:
     if not isinstance(place, str) or not place:
         raise InterceptError(f"{option} must be made of names and JSON pointers, not {place!r}")
     if not place.startswith("/"):
+        if "/" in place or place.startswith("$"):
+            raise InterceptError(f"{option}: {place!r} is neither a name nor a JSON pointer such as '/place/lat'")
         return (place,)
     return tuple(part.replace("~1", "/").replace("~0", "~") for part in place[1:].split("/"))
 
@@ -220,6 +236,8 @@ def mistake_in_placeholders(value: Json) -> str | None:
                 return f"{shown(value)} is no regular expression ({error})"
         elif kind == SUBSET and not is_object(inside):
             return f"{shown(value)} has to hold an object"
+        elif kind == ANY and inside is not True:
+            return f'{shown(value)} has to be {{"$any": true}}'
         value = list(value.values())
     if not is_array(value):
         return None

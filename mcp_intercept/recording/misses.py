@@ -158,7 +158,7 @@ class Drift:
     """Where it differs, at most 20 places."""
 
     def __str__(self) -> str:
-        where = f"#{self.n} " if self.n else ""
+        where = f"#{self.n} " if self.n else "not in the cassette: "
         title = f"{where}{title_of(self.method, self.name)} (server {printable(self.server)})"
         return "\n".join([title, *(f"    {difference}" for difference in self.differences)])
 

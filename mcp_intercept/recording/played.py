@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
+from traceback import extract_tb
 from typing import Any, Final
 
 from mcp_intercept._context import printable
@@ -57,6 +58,12 @@ class _Run:
         self.events = iter(interaction.events)
         self.awaited: dict[str, Any] | None = None
         """The request of the server's that is to be answered before it goes on."""
+
+
+def _where(error: Exception) -> str:
+    """What has failed, and where; its text may show what is secret."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {frame.name} ({frame.filename}, line {frame.lineno})"
 
 
 class PlayedConnection:
@@ -110,6 +117,9 @@ class PlayedConnection:
     def take(self, frame: Frame) -> None:
         """The client sends a message."""
         with self._player.lock:
+            if self._player.has_ended:
+                self._take_late(frame)
+                return
             try:
                 if frame.method is None:
                     self._take_answer(frame)
@@ -121,9 +131,14 @@ class PlayedConnection:
                 # Of the user's functions, or a file that is damaged; told now if it can be, and at the end.
                 self._player.failures.append(error)
                 if frame.method is not None and frame.id is not None:
-                    said = str(error) if isinstance(error, CassetteError) else type(error).__name__
+                    said = str(error) if isinstance(error, CassetteError) else _where(error)
                     message = f"The cassette cannot answer {printable(frame.method)}: {said}"
                     self._emit(Frame(id=frame.id, error={"code": MISS_CODE, "message": message}))
+
+    def _take_late(self, frame: Frame) -> None:
+        if frame.method is not None and frame.id is not None:
+            message = "The use_cassette() block has ended; open and close sessions inside it"
+            self._emit(Frame(id=frame.id, error={"code": MISS_CODE, "message": message}))
 
     def _take_request(self, frame: Frame, method: str) -> None:
         player = self._player
@@ -264,7 +279,8 @@ class PlayedConnection:
 
     def _ask(self, run: _Run, event: dict[str, Any]) -> bool:
         """Ask the client; the value is whether the server waited for the answer."""
-        if not self._asks:
+        is_answered = "client_result" in event or "client_error" in event
+        if not self._asks or (self._is_modern and not is_answered):
             return False
         request_id = self._new_id()
         if self._is_modern and run.id is not None:
@@ -275,7 +291,7 @@ class PlayedConnection:
         self._emit(Frame(id=request_id, method=event["server_request"], params=event.get("params")))
         if "withdrawn" in event:
             self._emit(Frame(method="notifications/cancelled", params={"requestId": request_id}))
-        elif "client_result" in event or "client_error" in event:
+        elif is_answered:
             self._asked[request_id] = run
             run.awaited = event
             return True

@@ -122,6 +122,10 @@ class Player:
         """What was asked and not found, or answered otherwise."""
         self.drifts: list[Drift] = []
         """Calls that were answered although their arguments have changed (`order="tool"`)."""
+        self.has_ended = False
+        """Whether nothing is answered any longer."""
+        self.was_asked = False
+        """Whether any connection was opened."""
         self.failures: list[Exception] = []
         """What went wrong while it was looked for an answer."""
         self._source = source
@@ -151,6 +155,7 @@ class Player:
     def open(self, server: str) -> int:
         """Begin a connection to a server; the value is which one it is, from 1."""
         with self.lock:
+            self.was_asked = True
             self._opened[server] = number = self._opened.get(server, 0) + 1
             return number
 
@@ -303,7 +308,7 @@ class Player:
         interaction = self.head(place)
         return Nearest(
             n=interaction.n,
-            line=self.file.line_number(place),
+            line=interaction.line,
             title=interaction.title,
             used=place in self._used,
             differences=tuple(self._differences(place, method, params)),
@@ -347,7 +352,9 @@ class Player:
                 now = {"error": self.redactor.error(answer.error)}
         found = differences(recorded, now)
         if found and self.file is not None:
-            near = Nearest(n=interaction.n, line=0, title=interaction.title, used=True, differences=tuple(found))
+            near = Nearest(
+                n=interaction.n, line=interaction.line, title=interaction.title, used=True, differences=tuple(found)
+            )
             self._note(server, method, event.get("params"), "answer differs", [near])
 
     def left_waiting(self, server: str, interaction: Interaction) -> Miss:
@@ -356,7 +363,7 @@ class Player:
         It counts as a miss where the client said then that it gave up. One that did not say so does not now, either,
         and may have given up long ago.
         """
-        near = Nearest(n=interaction.n, line=0, title=interaction.title, used=True)
+        near = Nearest(n=interaction.n, line=interaction.line, title=interaction.title, used=True)
         miss = self._miss(server, interaction.method, interaction.params, "left waiting", [near])
         if any("cancelled" in event for event in interaction.events):
             self.misses.append(miss)

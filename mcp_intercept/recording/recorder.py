@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import suppress
 from contextvars import ContextVar
 from itertools import count
@@ -15,6 +16,8 @@ from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.journal import Journal
 from mcp_intercept.recording.redaction import Redactor
 from mcp_intercept.recording.values import encode, is_object
+
+logger = logging.getLogger("mcp_intercept")
 
 JOURNAL: Final = "mcp-cassette-journal"
 JOURNAL_VERSION: Final = 1
@@ -49,7 +52,11 @@ class Recorder:
         """How many were."""
         self.assembly = Assembly(journal.read)
         self._redactor = redactor
+        self.was_used = False
+        """Whether any connection was opened."""
         self._timing = timing
+        self._has_ended = False
+        self._has_told = False
         self._faults = Faults(self)
         # Requests that could not be written; what is said to them later, is lost as well.
         self._unwritten: set[tuple[int, bool, str | int]] = set()
@@ -60,9 +67,15 @@ class Recorder:
         with suppress(OSError):  # the first message will tell
             journal.write(encode({"format": JOURNAL, "version": JOURNAL_VERSION, "mode": mode}) + b"\n")
 
+    def end(self) -> None:
+        """Write no more: what is said from now on, is said after the end."""
+        with self._lock:
+            self._has_ended = True
+
     def connect(self, server: str) -> int:
         """Begin a connection; the value is its number."""
         with self._lock:
+            self.was_used = True
             number = next(self._connections)
             head = {"c": number, "server": server}
             with suppress(OSError):
@@ -90,12 +103,24 @@ class Recorder:
 
     def _take(self, take: Any, number: int, what: Any) -> None:
         with self._lock:
+            if self._has_ended:
+                self._tell_late()
+                return
             try:
                 take(number, what)
             except Exception as error:
                 self.missed(error)
                 if isinstance(what, Frame) and what.method is not None and what.id is not None:
                     self._unwritten.add((number, take == self._sent, what.id))
+
+    def _tell_late(self) -> None:
+        if not self._has_told:
+            self._has_told = True
+            logger.warning(
+                "a session goes on after the end of its use_cassette() block, and is not recorded in %s any longer; "
+                "open and close sessions inside it",
+                self.journal.path.name.removesuffix(".part"),
+            )
 
     def _sent(self, number: int, frame: Frame) -> None:
         connection = self.assembly.connection(number)

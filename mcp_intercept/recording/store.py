@@ -14,13 +14,14 @@ from typing import Any, Final
 from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.interactions import Interaction, name_in
 from mcp_intercept.recording.lines import FORMAT, VERSION, read_line
-from mcp_intercept.recording.stored import SideFiles, files_in
+from mcp_intercept.recording.stored import STORED, SideFiles, files_in
 from mcp_intercept.recording.values import encode
 
 Bucket = tuple[str, str, "str | None"]
 """The server, the method, and the name or URI that a message is about."""
 
 _BOM: Final = b"\xef\xbb\xbf"
+_OTHERS: Final = "; what mcp-cassette, mcp-recorder or mcp-rec have recorded, `mcp-intercept cassette convert` reads"
 _TERMINAL: Final = frozenset({"result", "error", "cancelled", "closed"})
 
 
@@ -92,7 +93,12 @@ class CassetteFile:
                 if not text.isspace():
                     raise CassetteFormatError("something stands below the end", path=path, line=number)
                 continue
-            kind, line = read_line(text, path, number)
+            try:
+                kind, line = read_line(text, path, number)
+            except CassetteFormatError as error:
+                if number == 1 and FORMAT.encode() not in text:
+                    raise CassetteFormatError(f"{error.reason}{_OTHERS}", path=path, line=1) from None
+                raise
             if number == 1:
                 self._check_header(kind, line)
             elif kind == "end":
@@ -136,7 +142,7 @@ class CassetteFile:
     def _check_header(self, kind: str, line: dict[str, Any]) -> None:
         if kind != "format":
             raise CassetteFormatError(
-                f'the first line has to be {{"format":"{FORMAT}","version":{VERSION}}}', path=self.path, line=1
+                f'the first line has to be {{"format":"{FORMAT}","version":{VERSION}}}{_OTHERS}', path=self.path, line=1
             )
         self.lost = line.get("lost", 0)
 
@@ -185,6 +191,7 @@ class CassetteFile:
             method=line[kind],
             params=line.get("params"),
             events=[event for _, event in lines[1:]],
+            line=number,
         )
 
     def _line(self, text: bytes, number: int) -> tuple[str, dict[str, Any]]:
@@ -215,6 +222,25 @@ class CassetteFile:
                 if b'"$file"' in text:
                     names.update(files_in(read_line(text, self.path, self._line_numbers[place] + number)[1]))
         return names
+
+
+def lines_of(interactions: Iterable[Interaction], side_files: SideFiles) -> Iterator[bytes]:
+    """Interactions as the lines of a cassette, numbered from 1.
+
+    Raises:
+        OSError: A file for a large value cannot be written.
+    """
+    for n, interaction in enumerate(interactions, 1):
+        line: dict[str, Any] = {"n": n, "server": interaction.server}
+        if interaction.connection > 1:
+            line["connection"] = interaction.connection
+        line[interaction.kind] = interaction.method
+        if interaction.params:
+            line["params"] = side_files.store(interaction.params)
+        yield encode(line) + b"\n"
+        for event in interaction.events:
+            stored = {key: side_files.store(value) if key in STORED else value for key, value in event.items()}
+            yield encode({"n": n, **stored}) + b"\n"
 
 
 def check_writable(path: Path) -> None:

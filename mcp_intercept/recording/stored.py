@@ -22,9 +22,11 @@ from mcp_intercept.recording.values import Json, is_array, is_object
 ANY: Final = "$any"
 REGEX: Final = "$regex"
 SUBSET: Final = "$subset"
-_LITERAL: Final = "$literal"
-_FILE: Final = "$file"
-_RESERVED: Final = frozenset({ANY, REGEX, SUBSET, _LITERAL, _FILE})
+LITERAL: Final = "$literal"
+FILE: Final = "$file"
+STORED: Final = frozenset({"params", "result", "error", "client_result", "client_error"})
+"""The members of a line whose values are stored like this."""
+_RESERVED: Final = frozenset({ANY, REGEX, SUBSET, LITERAL, FILE})
 
 LARGE_TEXT: Final = 64 * 1024
 """A text of more characters than this goes to a file of its own."""
@@ -80,7 +82,7 @@ class SideFiles:
         if is_object(value):
             kind = value.get("mimeType")
             inside = {name: self.store(item, name, kind) for name, item in value.items()}
-            return {_LITERAL: inside} if any(name in _RESERVED for name in value) else inside
+            return {LITERAL: inside} if any(name in _RESERVED for name in value) else inside
         if is_array(value):
             return [self.store(item) for item in value]
         if isinstance(value, str):
@@ -102,7 +104,7 @@ class SideFiles:
             unfinished.write_bytes(content)
             os.replace(unfinished, target)
         self.written.add(name)
-        return {_FILE: name, "encoding": encoding}
+        return {FILE: name, "encoding": encoding}
 
     def load(self, value: Json) -> Json:
         """The value that was written as this.
@@ -111,15 +113,15 @@ class SideFiles:
             CassetteFormatError: A file is missing or damaged, or its name leads elsewhere.
         """
         if is_object(value):
-            if _FILE in value:
+            if FILE in value:
                 return self._read(value)
-            if len(value) == 1 and _LITERAL in value and is_object(value[_LITERAL]):
-                return Literally({key: self.load(item) for key, item in value[_LITERAL].items()})
+            if len(value) == 1 and LITERAL in value and is_object(value[LITERAL]):
+                return Literally({key: self.load(item) for key, item in value[LITERAL].items()})
             return {key: self.load(item) for key, item in value.items()}
         return [self.load(item) for item in value] if is_array(value) else value
 
     def _read(self, reference: dict[str, Any]) -> str:
-        name, encoding = reference[_FILE], reference.get("encoding")
+        name, encoding = reference[FILE], reference.get("encoding")
         if not isinstance(name, str) or _NAME.fullmatch(name) is None or encoding not in ("text", "base64"):
             raise CassetteFormatError(
                 "a $file has a name of 16 hex digits with an extension, and an encoding: text or base64"
@@ -156,11 +158,14 @@ class SideFiles:
 def files_in(value: Json) -> Iterator[str]:
     """The names of the files that a written value refers to."""
     if is_object(value):
-        if isinstance(name := value.get(_FILE), str):
-            yield name
-        else:
-            for item in value.values():
-                yield from files_in(item)
+        if FILE in value:
+            name = value[FILE]
+            if isinstance(name, str) and _NAME.fullmatch(name):
+                yield name
+            return
+        inside = value.get(LITERAL)
+        for item in (inside if is_object(inside) else value).values():
+            yield from files_in(item)
     elif is_array(value):
         for item in value:
             yield from files_in(item)

@@ -36,6 +36,7 @@ async def assert_replays(answer_of: Callable[[Server], Awaitable[str] | str], se
     assert path.read_bytes() == written
     # The agent may do what it likes with a miss; the block fails all the same.
     path.write_bytes(written.replace(b'"b":2', b'"b":3'))
+    changed = None
     try:
         with use_cassette(path, mode="none", everywhere=True) as changed:
             await answer(NOWHERE_ON_HTTP if server.url else NOWHERE)
@@ -44,5 +45,6 @@ async def assert_replays(answer_of: Callable[[Server], Awaitable[str] | str], se
     else:
         pytest.fail("the miss was swallowed")
     assert any("No recorded answer to tools/call add" in text for text in told) or sys.version_info < (3, 11)
+    assert changed is not None
     [miss] = changed.misses
     assert (miss.reason, miss.nearest[0].differences[0].pointer) == ("arguments differ", "/arguments/b")

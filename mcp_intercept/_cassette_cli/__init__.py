@@ -1,0 +1,1 @@
+"""The command `mcp-intercept cassette`: looks at cassettes, compares, changes and serves them."""
