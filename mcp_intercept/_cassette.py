@@ -349,12 +349,11 @@ class Cassette:
 
     def _save(self, recorder: Recorder) -> None:
         journal, path = recorder.journal, self.path
-        said: list[str] = []
-        if self.lost:
-            said.append(
-                f"{path} is not complete: {self.lost} of {self.lost + recorder.count} messages were not written"
-            )
-        if self.lost and self._file is not None:
+        made = self.lost + recorder.count
+        said = [f"{path} is not complete: {self.lost} of {made} messages were not written"] if self.lost else []
+        if not recorder.count:
+            journal.discard()
+        elif self.lost and self._file is not None:
             journal.close()  # what is there, is better
             said.append(f"what was recorded is in {journal.path.name}")
         else:
@@ -371,6 +370,12 @@ class Cassette:
                 )
             else:
                 journal.discard()
+        if recorder.assembly.closed:
+            logger.warning(
+                "%s: the connection ended while %s waited, and so it will when it is replayed",
+                path,
+                "1 request" if recorder.assembly.closed == 1 else f"{recorder.assembly.closed} requests",
+            )
         if said:
             warnings.warn("; ".join(said), CassetteWarning, stacklevel=5)
 
@@ -410,11 +415,14 @@ class Cassette:
             raise fault
         was_used = self._player.was_asked or (self._recorder is not None and self._recorder.was_used)
         if not was_used and self.mode != "off":
-            logger.warning(
-                "nothing has passed %s; open sessions inside the block, with connect(), cassette.transport(...) or "
-                "everywhere=True",
-                self.path,
+            said = (
+                f"nothing has passed {self.path}; open sessions inside the block, with connect(), "
+                f"cassette.transport(...) or everywhere=True"
             )
+            if self._file is None:
+                logger.warning("%s", said)  # perhaps there is nothing to record
+            else:
+                warnings.warn(said, CassetteWarning, stacklevel=4)
         if self._player.drifts:
             headline = f"{self.path} has answered although arguments have changed:"
             warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)

@@ -28,7 +28,7 @@ class Led(AbstractAsyncContextManager[Any]):
         return await self._transport.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
-        return await self._transport.__aexit__(*exception)
+        return await self._transport.__aexit__(*exception)  # noqa: ASYNC102 - as the transport has it
 
 
 def is_led(transport: object) -> bool:

@@ -37,6 +37,8 @@ def inside(scope: Callable[[], AbstractContextManager[Any]], example: str, funct
     Raises:
         InterceptError: It is a generator, which stops in the middle.
     """
+    if not callable(function) or isinstance(function, type):  # pyright: ignore[reportUnnecessaryIsInstance, reportUnnecessaryComparison]
+        raise InterceptError(f"this decorates functions, not {describe(function)}; write `with {example}:` instead")
     if isasyncgenfunction(function) or isgeneratorfunction(function):
         raise InterceptError(f"{describe(function)} is a generator; write `with {example}:` inside it instead")
 

@@ -12,7 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from anyio import EndOfStream
+import anyio
 
 from mcp_intercept._chain import Invocation, describe
 from mcp_intercept._context import Direction
@@ -173,7 +173,7 @@ class _Reading(_Tapped):
     async def receive(self) -> Any:
         try:
             item = await self.untapped.receive()
-        except EndOfStream:
+        except anyio.EndOfStream:
             self._tap.ended()
             raise
         self._tap.received(item)

@@ -143,11 +143,14 @@ async def test_it_decorates_functions_of_both_kinds(tmp_path: Path) -> None:
 
     assert await answer(travel().transport()) == await answer(NOBODY) == ["Oslo: snow"]
 
-    @use_cassette(path, mode="none")
+    @use_cassette(path, mode="off")
     def answer_twice(times: int) -> str:
         return "said" * times
 
     assert answer_twice(2) == "saidsaid"
+    for none in (5, Cassette):
+        with pytest.raises(InterceptError, match="decorates functions, not"):
+            use_cassette(path)(none)  # type: ignore[type-var]  # pyright: ignore[reportArgumentType]
     with pytest.raises(InterceptError, match=r"is a generator; write `with use_cassette"):
 
         @use_cassette(path)
@@ -207,7 +210,7 @@ async def test_its_repr_tells_what_it_does_and_nothing_that_was_said(tmp_path: P
     path = tmp_path / "x.mcp.jsonl"
     shown: list[str] = []
     for mode in ("once", "none", "verify", "off"):
-        with use_cassette(path, mode=mode) as cassette:  # type: ignore[arg-type]
+        with use_cassette(path, mode=mode) as cassette:
             shown.append(repr(cassette).partition(", ")[2])
             await call(travel().transport(), OSLO)
     assert shown == [
@@ -455,7 +458,7 @@ async def test_a_normalizer_that_fails_is_named(tmp_path: Path) -> None:
 async def test_a_session_that_outlives_it_is_told_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "x.mcp.jsonl"
     for mode in ("once", "none"):
-        scope = use_cassette(path, mode=mode)  # type: ignore[arg-type]
+        scope = use_cassette(path, mode=mode)
         scope.__enter__()
         async with connect(travel().transport(), connection_id="travel") as session:
             first = await answer(session, *OSLO)
@@ -472,6 +475,19 @@ async def test_a_block_that_nothing_has_passed_says_so(tmp_path: Path, caplog: p
         with use_cassette(tmp_path / "x.mcp.jsonl", mode="once"):
             await answer(session, *OSLO)  # it was opened before
     assert "nothing has passed" in caplog.text
+    await record(tmp_path / "x.mcp.jsonl", OSLO)
+    with pytest.warns(CassetteWarning, match="nothing has passed"), use_cassette(tmp_path / "x.mcp.jsonl", mode="none"):
+        pass
+
+
+async def test_a_server_that_died_while_it_was_recorded_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = travel()
+    server.on_tool("die", lambda arguments: server.disconnect())
+    with use_cassette(tmp_path / "x.mcp.jsonl", mode="once"):
+        await call(server.transport(), ("die", {}))
+    assert "the connection ended while 1 request waited" in caplog.text
 
 
 # Misses.
@@ -703,7 +719,7 @@ def test_a_damaged_file_is_refused_with_its_line_and_is_never_written_over(
     path.write_text("\n".join(lines))
     for mode in ("none", "once", "new_episodes", "rewrite", "verify"):
         with pytest.raises(CassetteFormatError, match=said) as caught:
-            use_cassette(path, mode=mode).__enter__()  # type: ignore[arg-type]
+            use_cassette(path, mode=mode).__enter__()
         assert (caught.value.line, caught.value.path) == (line, path)
     assert path.read_text() == "\n".join(lines)
     assert [file.name for file in tmp_path.iterdir()] == ["x.mcp.jsonl"]

@@ -42,7 +42,7 @@ def item_from(frame: Frame) -> Any:
             message = types.JSONRPCNotification(jsonrpc="2.0", method=frame.method, params=frame.params)
     elif frame.error is not None:
         error = types.ErrorData.model_validate(frame.error)
-        message = types.JSONRPCError(jsonrpc="2.0", id=frame.id, error=error)  # type: ignore[arg-type]  # it has one
+        message = types.JSONRPCError(jsonrpc="2.0", id=frame.id, error=error)
     else:
         message = types.JSONRPCResponse(jsonrpc="2.0", id=frame.id, result=frame.result or {})  # type: ignore[arg-type]
     return line.item_of(message)

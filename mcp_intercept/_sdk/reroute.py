@@ -76,7 +76,7 @@ class Passing(AbstractAsyncContextManager[Any]):
             _passing.reset(token)
 
     async def __aexit__(self, *exception: Any) -> bool | None:
-        return await self._transport.__aexit__(*exception)
+        return await self._transport.__aexit__(*exception)  # noqa: ASYNC102 - as the transport has it
 
 
 def _replace(module: str, name: str, template: CodeType) -> None:
@@ -98,7 +98,7 @@ async def _template(*arguments: Any, **named: Any) -> AsyncGenerator[Any, None]:
     from mcp_intercept._sdk.reroute import routed
 
     async with routed("the name", arguments, named) as streams:
-        yield streams
+        yield streams  # noqa: ASYNC119 - it is the code of a function that is decorated
 
 
 def _in_process_template(server: Any) -> Any:
@@ -124,7 +124,7 @@ def routed_in_process(server: Any) -> Any:
         plain = _replaced[_IN_PROCESS[1]][2]
         router = _routers[-1] if _routers else None
     transport = None if router is None else router(InProcess(server))
-    return plain(server) if transport is None else client._connect_transport(transport)  # type: ignore[attr-defined]
+    return plain(server) if transport is None else client._connect_transport(transport)
 
 
 class InProcess(AbstractAsyncContextManager[Any]):
@@ -141,4 +141,4 @@ class InProcess(AbstractAsyncContextManager[Any]):
         return await self._transport.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
-        return None if self._transport is None else await self._transport.__aexit__(*exception)
+        return None if self._transport is None else await self._transport.__aexit__(*exception)  # noqa: ASYNC102

@@ -104,6 +104,8 @@ class Assembly:
         self._by_number: dict[int, Sent] = {}
         self._periods: list[tuple[list[Sent], list[list[Body]]]] = []
         self._now = 0
+        self.closed = 0
+        """How many requests were left without an answer by a connection that ended; known once `lines()` is through."""
 
     def connection(self, number: int) -> Connection:
         """A connection, by the number that its entries carry."""
@@ -218,10 +220,10 @@ class Assembly:
         for connection in self._connections.values():
             if connection.ended is not None:
                 closed = b'"closed":' + encode(connection.ended)
-                for sent in [*connection.pending.values()]:
-                    if sent.method != LISTEN or connection.ended:
-                        sent.terminal = len(sent.events)
-                        sent.events.append([closed])
+                for sent in connection.pending.values():
+                    sent.terminal = len(sent.events)
+                    sent.events.append([closed])
+                    self.closed += 1
             connection.pending.clear()
             self._close_period(connection)
 

@@ -136,7 +136,8 @@ class Rules:
             result: The result.
         """
         kept = {key: value for key, value in result.items() if key != "_meta"}
-        return without(kept, self._results.get(_ALL, ()) + self._results.get(about, ()))
+        counted: dict[str, Any] = without(kept, self._results.get(_ALL, ()) + self._results.get(about, ()))
+        return counted
 
     def _paths_of(self, method: str, name: str | None) -> tuple[tuple[str, ...], ...]:
         by_name = self._requests
@@ -160,7 +161,7 @@ def _paths(option: str, name: str, places: Any) -> tuple[tuple[str, ...], ...]:
     if isinstance(places, str) or not isinstance(places, Collection):
         where = option if name == _ALL else f"{option}[{name!r}]"
         raise InterceptError(f"{where} must be a list of names or JSON pointers, or '*', not {places!r}")
-    return tuple(_path(option, place) for place in cast("Collection[Any]", places))
+    return tuple(_path(option, place) for place in places)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _path(option: str, place: Any) -> tuple[str, ...]:

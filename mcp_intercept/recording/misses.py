@@ -132,11 +132,14 @@ class Miss:
             return "name it as it was then: cassette.transport(..., server=...) or connect(..., connection_id=...)"
         record = "record what is new with mode='new_episodes', or all again with 'rewrite' (pytest: --mcp-record=...)"
         places = [difference.pointer for near in self.nearest[:1] for difference in near.differences]
-        if self.reason in ("arguments differ", "answer differs") and places:
+        if self.reason == "answer differs":
+            again = "answer as then, or record again with mode='rewrite' (pytest: --mcp-record=rewrite)"
+            may_differ = f"; if it may differ: ignore_results={{{self.method!r}: [{places[0]!r}]}}"
+            return again if places[0] in ("/result", "/error", "") else again + may_differ
+        if self.reason == "arguments differ" and places:
             pointer = places[0].removeprefix("/arguments")
             name = pointer if "/" in pointer[1:] else pointer[1:]
-            option = "ignore_results" if self.reason == "answer differs" else "ignore"
-            return f"{record}; if it may differ: {option}=[{name!r}]" if name else record
+            return f"{record}; if it may differ: ignore=[{name!r}]" if name else record
         if self.reason == "out of order":
             return "make the calls in the order of the cassette, or use order='any'"
         return record
