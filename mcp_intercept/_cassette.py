@@ -299,7 +299,7 @@ class Cassette:
                 aside = journal.set_aside
                 warnings.warn(
                     f"an earlier recording of {path} did not come to its end; what it had is in {aside.name}: "
-                    f"`mcp-intercept cassette recover {aside}` makes a cassette of it, else delete it",
+                    f"`mcp-intercept cassette recover {aside} --output ...` makes a cassette of it, else delete it",
                     CassetteWarning,
                     stacklevel=4,
                 )
@@ -419,10 +419,7 @@ class Cassette:
                 f"nothing has passed {self.path}; open sessions inside the block, with connect(), "
                 f"cassette.transport(...) or everywhere=True"
             )
-            if self._file is None:
-                logger.warning("%s", said)  # perhaps there is nothing to record
-            else:
-                warnings.warn(said, CassetteWarning, stacklevel=4)
+            warnings.warn(said, CassetteWarning, stacklevel=4)
         if self._player.drifts:
             headline = f"{self.path} has answered although arguments have changed:"
             warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)

@@ -143,7 +143,9 @@ def read_along(tap: Tap, read: Any, write: Any) -> tuple[Any, Any]:
 
 def untapped(stream: Any) -> Any:
     """The stream itself."""
-    return stream.untapped if isinstance(stream, _Tapped) else stream
+    while isinstance(stream, _Tapped):
+        stream = stream.untapped
+    return stream
 
 
 def _as_number(request_id: Any) -> Any:

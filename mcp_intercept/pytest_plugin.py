@@ -334,6 +334,7 @@ class _Block:
 
     def __init__(self) -> None:
         self._is_live = False
+        self._is_taped = False
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
@@ -350,6 +351,7 @@ class _Block:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Let tests pass that are marked so."""
         self._is_live = item.get_closest_marker("mcp_live") is not None
+        self._is_taped = item.get_closest_marker("mcp_tape") is not None
         try:
             return (yield)
         finally:
@@ -366,14 +368,17 @@ class _Block:
         if self._is_live or isinstance(transport, InProcess) or opened == "create_client_server_memory_streams":
             return
         cassette = current_cassette()
+        if cassette is not None:
+            way_out = f"lead it through {cassette!r} with its transport(...) or everywhere=True"
+        elif self._is_taped:
+            way_out = (
+                "open it in a fixture of function scope: one of a wider scope opens it before the test has its tape"
+            )
+        else:
+            way_out = "record it and replay it with @pytest.mark.mcp_tape"
         raise InterceptError(
             f"--mcp-block allows no live connection, and {opened}() opens one to {name_of(transport)!r}; "
-            + (
-                "record it and replay it with @pytest.mark.mcp_tape"
-                if cassette is None
-                else f"lead it through {cassette!r} with its transport(...) or everywhere=True"
-            )
-            + ", or let it pass with @pytest.mark.mcp_live"
+            f"{way_out}, or let it pass with @pytest.mark.mcp_live"
         )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from mcp_intercept._cassette_cli.lines import counted, plain, say
 from mcp_intercept._context import printable
-from mcp_intercept.errors import CassetteFormatError
+from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.lines import FORMAT
 from mcp_intercept.recording.recorder import JOURNAL
 from mcp_intercept.recording.redaction import Redaction, Redactor, scan
@@ -30,17 +30,30 @@ def scan_files(paths: Iterable[Path], redaction: Redaction) -> int:
     """
     redactor = Redactor(redaction)
     files = findings = 0
+    unread: list[str] = []
     for path in _files_in(paths):
         files += 1
-        for number, value in _values(path):
-            for finding in scan(value, redactor):
-                findings += 1
-                # A name of a key may be a secret, too.
-                where = printable(redactor.text(finding.where), 1000)
-                say(f"{printable(str(path), 1000)}:{number}: {finding.kind}{f' at {where}' if where else ''}")
-    looked = counted(files, "file")
+        try:
+            findings += _scan_file(path, redactor)
+        except (CassetteError, OSError) as error:
+            # The others may hold secrets all the same.
+            unread.append(str(error) if isinstance(error, CassetteError) else f"{path}: {error.strerror}")
+    looked = counted(files - len(unread), "file")
     say(f"{counted(findings, 'finding')} in {looked}" if findings else f"nothing found in {looked}")
+    if unread:
+        raise CassetteError(f"{counted(len(unread), 'file')} not looked at: {'; '.join(unread)}")
     return 1 if findings else 0
+
+
+def _scan_file(path: Path, redactor: Redactor) -> int:
+    findings = 0
+    for number, value in _values(path):
+        for finding in scan(value, redactor):
+            findings += 1
+            # A name of a key may be a secret, too.
+            where = printable(redactor.text(finding.where), 1000)
+            say(f"{printable(str(path), 1000)}:{number}: {finding.kind}{f' at {where}' if where else ''}")
+    return findings
 
 
 def _files_in(paths: Iterable[Path]) -> Iterator[Path]:

@@ -230,7 +230,9 @@ def _take_what_comes_late(session: ClientSession) -> None:
     Servers of line 1 answer a call that was called off. Where the session has been left meanwhile, the SDK's stdio
     transport fails on the closed stream, and its failure would replace whatever the session was left with.
     """
-    stream: Any = getattr(session._read_stream, "untapped", session._read_stream)
+    stream: Any = session._read_stream
+    while (below := getattr(stream, "untapped", None)) is not None:
+        stream = below
     if type(stream) is not anyio.streams.memory.MemoryObjectReceiveStream:
         return
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, InterceptError
+from mcp_intercept.recording.redaction import is_placeholder
 from mcp_intercept.recording.stored import ANY, REGEX, SUBSET, Literally
 from mcp_intercept.recording.values import Json, is_array, is_object
 
@@ -289,8 +290,19 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
 
 
 def _equal(one: Json, other: Json) -> bool:
-    # Only leaves get here, or what is of different kinds.
+    # Only leaves get here, or what is of different kinds. What stands for a secret, may stand for another one.
+    if isinstance(one, str) and isinstance(other, str):
+        return one == other or (is_placeholder(one) and is_placeholder(other))
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
+def holds_secret(value: Json) -> bool:
+    """Whether something in it stands for a secret."""
+    if is_object(value):
+        return any(holds_secret(item) for item in value.values())
+    if is_array(value):
+        return any(holds_secret(item) for item in value)
+    return isinstance(value, str) and is_placeholder(value)
 
 
 def shown(value: Json, limit: int = 80) -> str:

@@ -21,6 +21,7 @@ from mcp_intercept.recording.matching import (
     canonical,
     differences,
     holds_placeholder,
+    holds_secret,
     mistake_in_placeholders,
 )
 from mcp_intercept.recording.misses import Drift, Miss, Nearest, Reason, Source
@@ -194,6 +195,11 @@ class Player:
                     place = fitting.next(connection, self._used, repeat=repeat)
                     if place is not None:
                         break
+        if place is None and holds_secret(essence):
+            # Perhaps it was recorded with another one.
+            places = self._places(bucket)
+            fits = (p for p in places if p not in self._used and not self._differences(p, method, params, 1))
+            place = next(fits, None)
         if place is None and self.rules.order == "tool":
             place = self._next_of_tool(bucket, essence)
         if place is not None:

@@ -37,6 +37,8 @@ class CassetteFile:
     """
 
     def __init__(self, path: Path) -> None:
+        if path.is_dir():
+            raise CassetteFormatError("it is a folder, not a cassette", path=path)
         self.path = path
         self.lost = 0
         """How many messages are known to be missing."""
