@@ -419,7 +419,10 @@ class Cassette:
                 f"nothing has passed {self.path}; open sessions inside the block, with connect(), "
                 f"cassette.transport(...) or everywhere=True"
             )
-            warnings.warn(said, CassetteWarning, stacklevel=4)
+            if self._recorder is None or self._file is not None:
+                warnings.warn(said, CassetteWarning, stacklevel=4)
+            else:
+                logger.warning("%s", said)  # there may have been nothing to record
         if self._player.drifts:
             headline = f"{self.path} has answered although arguments have changed:"
             warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)

@@ -317,7 +317,7 @@ def test_unknown_mode():
     assert run.outcomes["ERROR"] == ["test_number", "test_two_names", "test_unknown_mode"]
     assert len(run.outcomes["PASSED"]) == 7
     assert "mcp_tape takes the name of a cassette and named options, not ('one', 'two')" in run.text
-    assert "mode must be one of" in run.text
+    assert "mode must be" in run.text
     # What is ignored is ignored, though another mark says something else.
     assert project.run(*options, "-k", "module", CITY="Bergen").status == 0
     assert project.asked_live() == ["Oslo"]
@@ -616,7 +616,7 @@ def test_a_server_that_answers_otherwise_fails_the_test_that_verifies_it(project
     assert project.run("--mcp-record=verify", "--mcp-unused=fail").status == 0
     run = project.run("--mcp-record=verify", WEATHER="rain")
     assert run.outcomes == {"FAILED": ["test_it"]}
-    assert "The server no longer answers as in" in run.about("test_it")
+    assert "is no longer what happens" in run.about("test_it")
     assert "rain" in run.about("test_it")
 
 

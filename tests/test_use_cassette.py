@@ -25,7 +25,8 @@ from mcp_intercept.errors import (
 from mcp_intercept.recording import MISS_CODE, Redaction
 from mcp_intercept.testing import ScriptedServer
 
-pytestmark = pytest.mark.anyio
+# Many a cassette here is only opened.
+pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:nothing has passed")]
 
 HEADER, END = '{"format":"mcp-cassette","version":1}', '{"end":true}'
 

@@ -39,7 +39,10 @@ def scan_files(paths: Iterable[Path], redaction: Redaction) -> int:
             # The others may hold secrets all the same.
             unread.append(str(error) if isinstance(error, CassetteError) else f"{path}: {error.strerror}")
     looked = counted(files - len(unread), "file")
-    say(f"{counted(findings, 'finding')} in {looked}" if findings else f"nothing found in {looked}")
+    if findings:
+        say(f"{counted(findings, 'finding')} in {looked}")
+    elif files > len(unread) or not unread:
+        say(f"nothing found in {looked}")
     if unread:
         raise CassetteError(f"{counted(len(unread), 'file')} not looked at: {'; '.join(unread)}")
     return 1 if findings else 0
