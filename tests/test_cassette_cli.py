@@ -766,6 +766,23 @@ def test_scan_refuses_what_is_no_cassette(path: Path, capsys: Captured) -> None:
     assert f"{path}, line 2: " in refused(capsys, "scan", path)
 
 
+def test_scan_goes_on_where_a_file_cannot_be_read(path: Path, capsys: Captured) -> None:
+    write(path, *call(1, key=SECRET))
+    Path("a.mcp.jsonl").write_text("nonsense\n")
+    Path("b.mcp.jsonl").symlink_to("nowhere")
+    assert cassette("scan", ".") == 2
+    shown = capsys.readouterr()
+    assert f"{path}:2: GitHub token" in shown.out
+    assert shown.out.endswith("in 1 file\n")
+    assert "a.mcp.jsonl, line 1: this is no cassette" in shown.err
+    assert "b.mcp.jsonl: No such file" in shown.err
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "redact", "prune", "serve"])
+def test_a_folder_is_no_cassette(command: str, path: Path, capsys: Captured) -> None:
+    assert "is a folder" in refused(capsys, command, Path("."), *(["1"] if command == "prune" else []))
+
+
 # --- prune -----------------------------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from mcp_intercept.errors import (
 )
 from mcp_intercept.recording import MISS_CODE, Redaction
 from mcp_intercept.testing import ScriptedServer
+from tests.server import STDIO
+from tests.wire import LINE_1
 
 # Many a cassette here is only opened.
 pytestmark = [pytest.mark.anyio, pytest.mark.filterwarnings("ignore:nothing has passed")]
@@ -272,6 +275,47 @@ async def test_new_episodes_ask_the_server_only_for_what_is_new(tmp_path: Path) 
     assert '"city":"Bergen"' in after[len(before) - 1]
     with use_cassette(path, mode="none", unused="fail"):
         assert await call(NOBODY, BERGEN, OSLO) == ["Bergen: snow", "Oslo: snow"]
+
+
+@pytest.mark.parametrize("hangs_up", [True, False])
+async def test_new_episodes_end_as_the_server_ends_that_will_not_begin(tmp_path: Path, hangs_up: bool) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, OSLO)
+    server = travel()
+    refusal = server.error(-32600, "not today")
+    server.on("initialize", (lambda params: server.disconnect()) if hangs_up else refusal)
+    with use_cassette(path, mode="new_episodes"):
+        said = await call(server.transport(), OSLO, BERGEN, ("book", {}))
+    assert said[0] == "Oslo: snow"
+    assert all("Closed" in text or "closed" in text for text in said[1:]) if hangs_up else "not today" in said[2]
+    assert [request.method for request in server.requests] == ["initialize"]
+
+
+async def test_what_was_recorded_with_one_secret_replays_with_another(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, ("book", {"room": [1], "api_key": "hunter2hunter2"}), ("book", {"room": [2], "api_key": "test"}))
+    with use_cassette(path, mode="none", unused="fail"):
+        said = await call(NOBODY, ("book", {"room": [2], "api_key": "x"}), ("book", {"room": [1], "api_key": "dummy"}))
+    assert ["[2]" in said[0], "[1]" in said[1]] == [True, True]
+    with pytest.raises(CassetteMissError), use_cassette(path, mode="none"):
+        await call(NOBODY, ("book", {"room": [3], "api_key": "dummy"}))
+
+
+async def test_a_call_that_times_out_is_recorded_and_times_out_again(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    limit: Any = timedelta(seconds=0.3) if LINE_1 else 0.3
+
+    async def wait(target: Any) -> str:
+        async with connect(target, connection_id="tests") as session:
+            with pytest.raises(Exception, match="[Tt]imed out"):
+                await session.call_tool("slow", {"seconds": 30}, read_timeout_seconds=limit)
+            return await answer(session, "add", {"a": 1, "b": 2})
+
+    with use_cassette(path, mode="once"):
+        assert await wait(STDIO) == "3"
+    assert '"cancelled":true' in path.read_text()
+    with use_cassette(path, mode="none", unused="fail"):
+        assert await wait(NOBODY) == "3"
 
 
 async def test_verify_fails_on_what_the_server_says_otherwise_and_writes_nothing(tmp_path: Path) -> None:

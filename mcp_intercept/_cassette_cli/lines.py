@@ -47,10 +47,10 @@ def opened_for_change(path: Path) -> Generator[CassetteFile, None, None]:
     Raises:
         CassetteLockedError: Somebody is recording it.
     """
-    journal = journal_of(path)
-    if journal.exists() and is_locked(journal):
-        raise CassetteLockedError(f"{path} is being recorded; let the recording end first", path=path)
     with opened(path) as file:
+        journal = journal_of(path)
+        if journal.exists() and is_locked(journal):
+            raise CassetteLockedError(f"{path} is being recorded; let the recording end first", path=path)
         yield file
 
 
