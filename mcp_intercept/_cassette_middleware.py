@@ -74,10 +74,9 @@ class CassetteMiddleware(Middleware):
     ) -> Any:
         report = context.options.progress_callback
         while True:
-            while played.progress:
+            while report is not None and played.progress:
                 params = played.progress.pop(0)
-                if report is not None:
-                    await report(params["progress"], params.get("total"), params.get("message"))
+                await report(params["progress"], params.get("total"), params.get("message"))
             if played.answer is not None:
                 break
             await self._wait(connection, frame)

@@ -256,7 +256,7 @@ class _Continued:
             if self._is_up and _is_notification(frame):
                 if self._is_new:
                     self._send(item)
-                elif frame.method != "notifications/initialized":
+                else:
                     self._to_server.send_nowait(item)
 
     def _forward(self, frame: Frame) -> None:

@@ -642,6 +642,14 @@ def test_recorded():
 def test_live():
     assert "Oslo" in anyio.run(ask_elsewhere)
 
+@pytest.fixture(scope="module")
+def too_early():
+    return anyio.run(ask_elsewhere)
+
+@pytest.mark.mcp_tape
+def test_with_what_was_opened_before(too_early):
+    assert "Oslo" in too_early
+
 def test_in_process():
     assert ask() == "Oslo: snow"
 
@@ -658,6 +666,8 @@ def test_in_process_client():
     )
     run = project.run("--mcp-block")
     assert run.outcomes["FAILED"] == ["test_bare", "test_past_the_cassette"]
+    assert run.outcomes["ERROR"] == ["test_with_what_was_opened_before"]
+    assert "open it in a fixture of function scope" in run.text
     client = [] if LINE_1 else ["test_in_process_client"]
     assert run.outcomes["PASSED"] == ["test_in_process", *client, "test_live", "test_recorded"]
     assert "--mcp-block allows no live connection, and stdio_client() opens one to 'mcp_intercept'; " in run.about(

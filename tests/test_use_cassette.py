@@ -284,8 +284,13 @@ async def test_new_episodes_end_as_the_server_ends_that_will_not_begin(tmp_path:
     server = travel()
     refusal = server.error(-32600, "not today")
     server.on("initialize", (lambda params: server.disconnect()) if hangs_up else refusal)
+    said: list[str] = []
     with use_cassette(path, mode="new_episodes"):
-        said = await call(server.transport(), OSLO, BERGEN, ("book", {}))
+        async with connect(server.transport(), connection_id="travel") as session:
+            for tool, arguments in (OSLO, BERGEN, ("book", {})):
+                said.append(await answer(session, tool, arguments))
+                if not hangs_up:
+                    await session.send_roots_list_changed()
     assert said[0] == "Oslo: snow"
     assert all("Closed" in text or "closed" in text for text in said[1:]) if hangs_up else "not today" in said[2]
     assert [request.method for request in server.requests] == ["initialize"]

@@ -92,7 +92,7 @@ class PlayedConnection:
         self._forward = forward
         self._asks = asks
         self._number = player.open(server)
-        self._runs: dict[str | int, _Run] = {}
+        self._runs: dict[str | int | None, _Run] = {}
         self._asked: dict[str | int, _Run] = {}
         self._rounds: dict[str | int, tuple[_Run, dict[str, Any]]] = {}
         self._ids = count(1)
@@ -126,7 +126,7 @@ class PlayedConnection:
                 elif frame.id is None:
                     self._take_notification(frame.method, frame.params)
                 else:
-                    self._take_request(frame, frame.method)
+                    self._take_request(frame, frame.method, frame.id)
             except Exception as error:
                 # Of the user's functions, or a file that is damaged; told now if it can be, and at the end.
                 self._player.failures.append(error)
@@ -140,7 +140,7 @@ class PlayedConnection:
             message = "The use_cassette() block has ended; open and close sessions inside it"
             self._emit(Frame(id=frame.id, error={"code": MISS_CODE, "message": message}))
 
-    def _take_request(self, frame: Frame, method: str) -> None:
+    def _take_request(self, frame: Frame, method: str, request_id: str | int) -> None:
         player = self._player
         if method == "initialize":
             self._is_legacy = True
@@ -152,9 +152,8 @@ class PlayedConnection:
         params = player.redactor.params(method, frame.params)
         place = player.find(self.server, self._number, method, params)
         if place is not None:
-            run = _Run(player.load(place), frame.id, meta_of(frame.params).get("progressToken"))
-            if frame.id is not None:
-                self._runs[frame.id] = run
+            run = _Run(player.load(place), request_id, meta_of(frame.params).get("progressToken"))
+            self._runs[request_id] = run
             self._go_on(run)
         elif self._forward is not None:
             self._forward(frame)
@@ -245,12 +244,11 @@ class PlayedConnection:
             elif "closed" in event:
                 self._emit(Closed(event["closed"]))
                 return
-            elif "cancelled" in event and run.id in self._runs:
-                return  # until the client does so again
+            else:
+                return  # it was cancelled; until the client does so again
 
     def _end(self, run: _Run) -> None:
-        if run.id is not None:
-            self._runs.pop(run.id, None)
+        self._runs.pop(run.id, None)
 
     def _answer(self, run: _Run, result: dict[str, Any]) -> None:
         self._end(run)
