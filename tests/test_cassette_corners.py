@@ -244,7 +244,8 @@ def test_a_journal_that_somebody_replaces_while_it_is_locked_is_opened_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "x.mcp.jsonl"
-    plain, seen = os.fstat, []
+    plain = os.fstat
+    seen: list[int] = []
 
     def removed_once(file: int) -> os.stat_result:
         if not seen:
@@ -345,7 +346,8 @@ def test_a_line_that_can_only_be_written_in_part_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = Journal(tmp_path / "x.mcp.jsonl")
-    plain, written = os.write, []
+    plain = os.write
+    written: list[bytes] = []
 
     def partly(file: int, line: bytes) -> int:
         if written:
@@ -545,7 +547,7 @@ async def test_what_a_client_tells_a_server_that_was_started_late_reaches_it(tmp
         async with connect(server.transport(), connection_id="s", elicitation_callback=ask) as session:
             for tool in tools:
                 said.append((await session.call_tool(tool, {})).content[0].text)  # type: ignore[union-attr]
-                await session.send_roots_list_changed()
+                await session.send_roots_list_changed()  # pyright: ignore[reportDeprecated]
         return said
 
     with use_cassette(path, mode="once"):
@@ -622,7 +624,7 @@ async def test_a_chain_records_and_replays_what_ends_in_every_way(tmp_path: Path
                 except Exception as error:
                     said.append(str(error))
             said += ["gave up"] if scope.cancelled_caught else []
-        await session.send_roots_list_changed()
+        await session.send_roots_list_changed()  # pyright: ignore[reportDeprecated]
         return said
 
     server = ScriptedServer("travel", strict=False)
@@ -641,7 +643,7 @@ async def test_a_chain_records_and_replays_what_ends_in_every_way(tmp_path: Path
     live: list[str] = []
     for mode in ("once", "none", "new_episodes"):
         async with connect(server.transport()) as session:
-            with use_cassette(path, mode=mode) as cassette:  # type: ignore[arg-type]
+            with use_cassette(path, mode=mode) as cassette:
                 said = await use(intercept(session, cassette.middleware(server="s")))
         live = live or said
         assert said == live

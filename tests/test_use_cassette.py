@@ -290,7 +290,7 @@ async def test_new_episodes_end_as_the_server_ends_that_will_not_begin(tmp_path:
             for tool, arguments in (OSLO, BERGEN, ("book", {})):
                 said.append(await answer(session, tool, arguments))
                 if not hangs_up:
-                    await session.send_roots_list_changed()
+                    await session.send_roots_list_changed()  # pyright: ignore[reportDeprecated]
     assert said[0] == "Oslo: snow"
     assert all("Closed" in text or "closed" in text for text in said[1:]) if hangs_up else "not today" in said[2]
     assert [request.method for request in server.requests] == ["initialize"]
