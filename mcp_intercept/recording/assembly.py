@@ -46,21 +46,21 @@ class Sent:
     )
 
     def __init__(self, connection: Connection, method: str, body: Body, after: Sent | None, start: int) -> None:
-        self.connection = connection
-        self.method = method
-        self.body = body
-        self.after = after
-        self.start = start
+        self.connection: Connection = connection
+        self.method: str = method
+        self.body: Body = body
+        self.after: Sent | None = after
+        self.start: int = start
         """When it was sent, counted in messages."""
-        self.end = start
+        self.end: int = start
         """When it was answered or cancelled."""
-        self.last = start
+        self.last: int = start
         """When the last of what it led to was."""
         self.children: list[Sent] | None = None
         self.events: list[list[Body]] = []
         self.terminal: int | None = None
         """Which event ended it."""
-        self.since = 0.0
+        self.since: float = 0.0
         """When it was sent, on the clock."""
 
 
@@ -70,14 +70,14 @@ class Connection:
     __slots__ = ("asked", "busy", "early", "ended", "last", "lists", "loose", "pending", "period", "server", "tokens")
 
     def __init__(self, server: str) -> None:
-        self.server = server
+        self.server: str = server
         self.pending: dict[Id, Sent] = {}
         """Requests of the client that wait for their answers."""
         self.tokens: dict[Id, Sent] = {}
         """The same, by progress token."""
         self.asked: dict[Id, tuple[str, list[Body]]] = {}
         """Requests of the server, with their methods."""
-        self.busy = 0
+        self.busy: int = 0
         self.period: list[Sent] = []
         """The requests since the last time that none was on its way, but for lists."""
         self.lists: list[Sent] = []
@@ -104,7 +104,7 @@ class Assembly:
         self._by_number: dict[int, Sent] = {}
         self._periods: list[tuple[list[Sent], list[list[Body]]]] = []
         self._now = 0
-        self.closed = 0
+        self.closed: int = 0
         """How many requests were left without an answer by a connection that ended; known once `lines()` is through."""
 
     def connection(self, number: int) -> Connection:

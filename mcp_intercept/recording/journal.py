@@ -45,7 +45,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = journal_of(path)
+        self.path: Path = journal_of(path)
         self.set_aside: Path | None = None
         """Where an earlier recording is now that did not come to its end."""
         self._size = 0

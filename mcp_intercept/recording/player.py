@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from hashlib import blake2b
 from threading import RLock
@@ -118,14 +119,14 @@ class Player:
         self.file = file
         self.rules = rules
         self.redactor = redactor
-        self.lock = RLock()
+        self.lock: AbstractContextManager[Any] = RLock()
         self.misses: list[Miss] = []
         """What was asked and not found, or answered otherwise."""
         self.drifts: list[Drift] = []
         """Calls that were answered although their arguments have changed (`order="tool"`)."""
-        self.has_ended = False
+        self.has_ended: bool = False
         """Whether nothing is answered any longer."""
-        self.was_asked = False
+        self.was_asked: bool = False
         """Whether any connection was opened."""
         self.failures: list[Exception] = []
         """What went wrong while it was looked for an answer."""

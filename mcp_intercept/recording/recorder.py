@@ -17,7 +17,7 @@ from mcp_intercept.recording.journal import Journal
 from mcp_intercept.recording.redaction import Redactor
 from mcp_intercept.recording.values import encode, is_object
 
-logger = logging.getLogger("mcp_intercept")
+_logger = logging.getLogger("mcp_intercept")
 
 JOURNAL: Final = "mcp-cassette-journal"
 JOURNAL_VERSION: Final = 1
@@ -46,13 +46,13 @@ class Recorder:
 
     def __init__(self, journal: Journal, redactor: Redactor, *, mode: str, timing: bool) -> None:
         self.journal = journal
-        self.lost = 0
+        self.lost: int = 0
         """How many messages could not be written."""
-        self.count = 0
+        self.count: int = 0
         """How many were."""
-        self.assembly = Assembly(journal.read)
+        self.assembly: Assembly = Assembly(journal.read)
         self._redactor = redactor
-        self.was_used = False
+        self.was_used: bool = False
         """Whether any connection was opened."""
         self._timing = timing
         self._has_ended = False
@@ -116,7 +116,7 @@ class Recorder:
     def _tell_late(self) -> None:
         if not self._has_told:
             self._has_told = True
-            logger.warning(
+            _logger.warning(
                 "a session goes on after the end of its use_cassette() block, and is not recorded in %s any longer; "
                 "open and close sessions inside it",
                 self.journal.path.name.removesuffix(".part"),

@@ -40,7 +40,7 @@ class CassetteFile:
         if path.is_dir():
             raise CassetteFormatError("it is a folder, not a cassette", path=path)
         self.path = path
-        self.lost = 0
+        self.lost: int = 0
         """How many messages are known to be missing."""
         self.buckets: dict[Bucket, array[int]] = {}
         """Where to find the interactions about something, in order, counted from 0."""

@@ -70,7 +70,7 @@ class SideFiles:
     """
 
     def __init__(self, path: Path) -> None:
-        self.folder = folder_of(path)
+        self.folder: Path = folder_of(path)
         self.written: set[str] = set()
 
     def store(self, value: Json, key: str = "", mime_type: object = None) -> Json:
