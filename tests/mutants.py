@@ -1077,7 +1077,58 @@ TRACING = [
     ),
 ]
 
-MUTANTS = [mutant for table in (OUTGOING, INCOMING, TAP, EVERYWHERE, TRACING) for mutant in table]
+CASSETTES = [
+    Mutant(
+        name="a miss that the agent swallowed is forgotten",
+        old="if misses:",
+        new="if not misses:",
+        caught_by="test_a_swallowed_miss_fails_the_block",
+    ),
+    Mutant(
+        name="two record the same cassette",
+        old="if not _try_lock(file):",
+        new="if False:",
+        caught_by="test_two_do_not_record_one_file",
+        only="two",
+    ),
+    Mutant(
+        name="what the client answers at replay is not looked at",
+        old="self._player.differs(run_asking.interaction, event, frame, self.server)",
+        new="pass",
+        caught_by="test_sampling_refused_at_replay_is_noticed",
+    ),
+    Mutant(
+        name="concurrent calls are kept in the order of chance",
+        old="return self._sorted(lists) + self._sorted(rest)",
+        new="return together",
+        caught_by="test_recording_the_same_script_again_changes_no_line",
+        only="trio",
+    ),
+    Mutant(
+        name="what a block recorded that failed is put in place",
+        old="elif error is not None and not self._save_on_failure:",
+        new="elif False:",
+        caught_by="test_nothing_is_written_where_nothing_was_said_or_the_block_failed",
+    ),
+    Mutant(
+        name="a cassette that is led through twice is recorded twice",
+        old="if cassette is not None and not is_led(server):",
+        new="if cassette is not None:",
+        caught_by="test_servers_of_the_same_name_are_told_apart_and_a_single_one_needs_no_name",
+    ),
+    Mutant(
+        name="late answers break the transport of a recorded session",
+        old="""
+        while (below := getattr(stream, "untapped", None)) is not None:
+            stream = below
+        """,
+        new='stream = getattr(stream, "untapped", stream)',
+        caught_by="test_a_call_that_times_out_is_recorded_and_times_out_again",
+        lines=(1,),
+    ),
+]
+
+MUTANTS = [mutant for table in (OUTGOING, INCOMING, TAP, EVERYWHERE, TRACING, CASSETTES) for mutant in table]
 
 
 class RottenError(Exception):

@@ -310,17 +310,17 @@ async def test_a_call_that_times_out_is_recorded_and_times_out_again(tmp_path: P
     path = tmp_path / "x.mcp.jsonl"
     limit: Any = timedelta(seconds=0.3) if LINE_1 else 0.3
 
-    async def wait(target: Any) -> str:
+    async def wait(target: Any) -> None:
         async with connect(target, connection_id="tests") as session:
             with pytest.raises(Exception, match="[Tt]imed out"):
                 await session.call_tool("slow", {"seconds": 30}, read_timeout_seconds=limit)
-            return await answer(session, "add", {"a": 1, "b": 2})
+            # And leaves, before the server has said that it was called off.
 
     with use_cassette(path, mode="once"):
-        assert await wait(STDIO) == "3"
+        await wait(STDIO)
     assert '"cancelled":true' in path.read_text()
     with use_cassette(path, mode="none", unused="fail"):
-        assert await wait(NOBODY) == "3"
+        await wait(NOBODY)
 
 
 async def test_verify_fails_on_what_the_server_says_otherwise_and_writes_nothing(tmp_path: Path) -> None:
