@@ -107,8 +107,8 @@ class Cassette:
         self._timing = timing
         self._patience = patience
         self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False))
-        self._names: dict[object, str] = {}
-        self._middlewares: list[Any] = []
+        # With what they are the names of: another object may come to have the same id.
+        self._names: dict[object, tuple[str, Any]] = {}
         self._recorder: Recorder | None = None
         self._verifier: Verifier | None = None
         self._file: CassetteFile | None = None
@@ -232,14 +232,15 @@ class Cassette:
             if key not in self._names:
                 base = name_of(target)
                 name, number = base, 1
-                while name in self._names.values():
+                taken = {given for given, _ in self._names.values()}
+                while name in taken:
                     number += 1
                     name = f"{base}-{number}"
                 servers = self._player.servers
                 if name not in servers and len(servers) == 1 and not self._names:
                     [name] = servers  # it can only be this one
-                self._names[key] = name
-            return self._names[key]
+                self._names[key] = name, target
+            return self._names[key][0]
 
     def _writer(self) -> Writer | None:
         return self._recorder if self._verifier is None else self._verifier
