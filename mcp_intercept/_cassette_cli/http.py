@@ -522,3 +522,16 @@ def listen(cassette: Served, host: str, port: int) -> tuple[uvicorn.Server, str]
     )
     shown = f"[{host}]" if ":" in host else host
     return _Server(config, app, listener), f"http://{shown}:{listener.getsockname()[1]}{PATH}"
+
+
+def serve_http(cassette: Served, host: str, port: int) -> int:
+    """Serve as streamable HTTP until somebody ends the process; the value is the exit code.
+
+    Raises:
+        OSError: It cannot listen there.
+    """
+    server, url = listen(cassette, host, port)
+    sys.stdout.write(f"{url}\n")
+    sys.stdout.flush()
+    server.run()
+    return 0

@@ -359,11 +359,13 @@ def _serve(commands: Commands) -> None:
 
 
 def _run_serve(arguments: Namespace) -> int:
-    from mcp_intercept._cassette_cli.serve import serve_http, serve_stdio, served
+    from mcp_intercept._cassette_cli.serve import serve_stdio, served
 
     with served(arguments.file, arguments.server, arguments.order, arguments.patience) as cassette:
         if arguments.http is None:
             return serve_stdio(cassette)
+        from mcp_intercept._cassette_cli.http import serve_http  # with all that a web server needs
+
         return serve_http(cassette, arguments.host, arguments.http)
 
 

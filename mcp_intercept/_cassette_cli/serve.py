@@ -223,18 +223,3 @@ def serve_stdio(cassette: Served) -> int:
             impatience.cancel()
         connection.report()
     return 0
-
-
-def serve_http(cassette: Served, host: str, port: int) -> int:
-    """Serve as streamable HTTP until somebody ends the process; the value is the exit code.
-
-    Raises:
-        OSError: It cannot listen there.
-    """
-    from mcp_intercept._cassette_cli.http import listen
-
-    server, url = listen(cassette, host, port)
-    sys.stdout.write(f"{url}\n")
-    sys.stdout.flush()
-    server.run()
-    return 0
