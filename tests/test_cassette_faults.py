@@ -57,7 +57,9 @@ MODES = ("none", "once", "new_episodes", "rewrite", "verify")
 
 def python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """A Python of this environment, in the checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # What is limited in what it may write, or killed, would leave half of what coverage writes.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_PROCESS")}
+    environment = {**kept, "PYTHONPATH": str(ROOT)}
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen([sys.executable, *arguments], text=True, env=environment, cwd=ROOT, **options)
 
