@@ -147,8 +147,7 @@ class CassetteMiddleware(Middleware):
             for played in self._waiting.values():
                 played.answer = played.answer or sent
         elif sent.method is None:
-            if sent.id in self._waiting:
-                self._waiting[sent.id].answer = sent
+            self._waiting.get(sent.id, _Played()).answer = sent
         elif sent.method == "notifications/progress" and sent.params is not None:
             played = self._waiting.get(sent.params.get("progressToken"), _Played())
             played.progress.append(sent.params)

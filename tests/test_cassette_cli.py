@@ -99,6 +99,7 @@ HANDSHAKE: list[Lines] = [
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))  # for processes, which run in this folder
     return Path("weather.mcp.jsonl")
 
 

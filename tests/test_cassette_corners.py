@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, closing
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any, cast
@@ -298,6 +298,26 @@ def test_new_episodes_that_were_killed_are_put_below_what_is_there(tmp_path: Pat
     told = {"server_notification": "notifications/tools/list_changed"}
     assert listened.events == [told, {**told, "params": {"_meta": {"kept": 1}}}, {"result": {}}]
     file.close()
+
+
+def test_a_question_that_a_server_takes_back_is_kept_as_such_and_one_end_is_enough(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    recorder = Recorder(Journal(path), Redactor(Redaction()), mode="once", timing=False)
+    number = recorder.connect("s")
+    recorder.sent(number, call(1))
+    recorder.received(number, Frame("q", "elicitation/create", {"message": "?"}))
+    recorder.received(number, Frame(None, "notifications/cancelled", {"requestId": "q"}))
+    recorder.received(number, Frame(None, "notifications/cancelled", {"requestId": "never asked"}))
+    recorder.closed(number, "end of stream")
+    recorder.closed(number, "again")
+    write_cassette(path, recorder.assembly.lines(1, SideFiles(path)))
+    recorder.journal.discard()
+    with closing(CassetteFile(path)) as file:
+        [called] = file
+    assert called.events == [
+        {"server_request": "elicitation/create", "params": {"message": "?"}, "withdrawn": True},
+        {"closed": "end of stream"},
+    ]
 
 
 @pytest.mark.parametrize(
