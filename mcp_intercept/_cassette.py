@@ -570,6 +570,7 @@ def use_cassette(
         InterceptError: One of the arguments is not what it should be.
     """
     file = _path_of(path)
+    # The type does not allow it, but that is what VCR calls it.
     if mode == "all":  # type: ignore[comparison-overlap]  # pyright: ignore[reportUnnecessaryComparison]
         raise InterceptError("the mode that others call 'all' is 'rewrite' here")
     if mode is not None:

@@ -46,7 +46,7 @@ class CassetteMiddleware(Middleware):
         """Record or replay a message of either direction."""
         if context.direction == "incoming":
             return await self._incoming(context, call_next)
-        params = _wire(context.params)
+        params = self._wire(context.params)
         if context.kind == "notification":
             if self._connection is not None:
                 self._connection.take(Frame(method=context.method, params=params))
@@ -117,11 +117,11 @@ class CassetteMiddleware(Middleware):
             raise
         finally:
             self._calls.pop(context.id, None)
-        self._note("received", Frame(request_id, result=_wire(result) or {}))
+        self._note_result("received", request_id, result)
         return result
 
     async def _incoming(self, context: MiddlewareContext[Any], call_next: NextFunctionT[Any, Any]) -> Any:
-        params = _wire(context.params)
+        params = self._wire(context.params)
         if context.kind == "notification":
             related = context.related
             if context.method == "notifications/progress" and related is not None and params is not None:
@@ -136,7 +136,7 @@ class CassetteMiddleware(Middleware):
             wire = error.error.model_dump(mode="json", exclude_none=True)
             self._note("sent", Frame(request_id, error=wire))
             raise
-        self._note("sent", Frame(request_id, result=_wire(result) or {}))
+        self._note_result("sent", request_id, result)
         return result
 
     def _forward(self, frame: Frame) -> None:
@@ -151,6 +151,23 @@ class CassetteMiddleware(Middleware):
         elif sent.method == "notifications/progress" and sent.params is not None:
             played = self._waiting.get(sent.params.get("progressToken"), _Played())
             played.progress.append(sent.params)
+
+    def _wire(self, value: Any) -> dict[str, Any] | None:
+        """Params or a result as they are on the wire."""
+        try:
+            if isinstance(value, BaseModel):
+                dumped: dict[str, Any] = value.model_dump(by_alias=True, mode="json", exclude_none=True)
+                return dumped
+        except Exception as error:
+            # Of something that a middleware has put in; it fails when it is sent, if it is.
+            if self._writer is not None:
+                self._writer.missed(error)
+        return {**value} if is_object(value) else None
+
+    def _note_result(self, what: str, request_id: Any, result: Any) -> None:
+        wire = self._wire(result)
+        if wire is not None:
+            self._note(what, Frame(request_id, result=wire))
 
     def _note(self, what: str, frame: Frame) -> None:
         if self._writer is not None:
@@ -170,11 +187,3 @@ class _Played:
         self.answer: Frame | Closed | None = None
         self.progress: list[dict[str, Any]] = []
         self.is_live = False
-
-
-def _wire(value: Any) -> dict[str, Any] | None:
-    """Params or a result as they are on the wire."""
-    if isinstance(value, BaseModel):
-        dumped: dict[str, Any] = value.model_dump(by_alias=True, mode="json", exclude_none=True)
-        return dumped
-    return {**value} if is_object(value) else None

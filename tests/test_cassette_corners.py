@@ -751,6 +751,23 @@ async def test_a_chain_records_as_closed_what_fails_below_it(tmp_path: Path) -> 
     assert '"closed":"OSError"' in path.read_text()
 
 
+async def test_a_chain_lets_pass_what_cannot_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    odd = types.CallToolResult.model_validate({"content": [], "structuredContent": {"x": object()}})
+
+    async def answer(context: Any, call_next: Any) -> Any:
+        return odd if context.method == "tools/call" else await call_next(context)
+
+    server = ScriptedServer("travel", strict=False)
+    server.on_tool("t", "never asked")
+    async with connect(server.transport()) as session:
+        with use_cassette(path, mode="off") as cassette:
+            assert await intercept(session, cassette.middleware(server="s"), answer).call_tool("t") is odd
+        with pytest.warns(CassetteWarning, match="1 of 2 messages"), use_cassette(path, mode="once") as cassette:
+            assert await intercept(session, cassette.middleware(server="s"), answer).call_tool("t") is odd
+    assert '"result"' not in path.read_text()
+
+
 async def test_a_verifying_chain_compares(tmp_path: Path) -> None:
     path = tmp_path / "x.mcp.jsonl"
     cassette_of(path, interaction(1, "tools/call", {"name": "t"}, {"result": {"content": [], "isError": True}})).close()

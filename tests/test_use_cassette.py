@@ -306,6 +306,15 @@ async def test_what_was_recorded_with_one_secret_replays_with_another(tmp_path: 
         await call(NOBODY, ("book", {"room": [3], "api_key": "dummy"}))
 
 
+async def test_what_only_looks_like_a_secret_is_not_taken_for_another_one(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, ("book", {"color": "R", "password": "hunter2hunter2"}))
+    with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none"):
+        await call(NOBODY, ("book", {"color": "RED", "password": "dummy"}))
+    [miss] = caught.value.misses
+    assert [difference.pointer for difference in miss.nearest[0].differences] == ["/arguments/color"]
+
+
 async def test_a_call_that_times_out_is_recorded_and_times_out_again(tmp_path: Path) -> None:
     path = tmp_path / "x.mcp.jsonl"
     limit: Any = timedelta(seconds=0.3) if LINE_1 else 0.3
@@ -662,8 +671,8 @@ async def missed(path: Path, target: Any) -> list[str]:
     ("command", "name"),
     [
         (["python3.12", "-u", "-m", "weather.server", "--token", "hunter2"], "weather.server"),
-        (["/usr/bin/python", "/home/ann/weather server.py"], "server"),
-        ([sys.executable, Path("/home/ann/weather.py")], "weather"),
+        (["bin/python", "servers/weather server.py"], "server"),
+        ([sys.executable, Path("servers/weather.py")], "weather"),
         (["npx", "-y", "@acme/server-git@1.2.3", "/repo"], "server-git"),
         (["uv", "run", "--with", "secret", "forecast.py"], "forecast"),
         (["docker", "run", "--rm", "-i", "--token", "hunter2hunter2", "acme/weather"], "weather"),

@@ -367,7 +367,7 @@ class _Events:
             tasks.cancel_scope.cancel()
 
     async def _run(self, send: Send) -> None:
-        raise NotImplementedError
+        raise NotImplementedError  # it is what the two kinds of streams differ in
 
     def _left(self) -> None:
         """Nobody listens any longer."""

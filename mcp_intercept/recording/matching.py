@@ -290,19 +290,42 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
 
 
 def _equal(one: Json, other: Json) -> bool:
-    # Only leaves get here, or what is of different kinds. What stands for a secret, may stand for another one.
-    if isinstance(one, str) and isinstance(other, str):
-        return one == other or (is_placeholder(one) and is_placeholder(other))
+    # Only leaves get here, or what is of different kinds.
+    if isinstance(other, Hidden) and isinstance(one, str) and is_placeholder(one):
+        return True
     return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
 
 
-def holds_secret(value: Json) -> bool:
+class Hidden(str):
+    """What stands for a secret in a message of now. It may have been another secret when it was recorded.
+
+    Of a text that only looks like a placeholder (`RED` is the beginning of one) there would be no telling.
+    """
+
+    __slots__ = ()
+
+
+def hidden(before: Json, after: Json) -> Json:
+    """A redacted value, in which the strings that were replaced are `Hidden`.
+
+    Args:
+        before: What it was.
+        after: What the redactor has made of it: of the same shape, and the very same where nothing was replaced.
+    """
+    if after is before:
+        return after
+    if is_object(after):
+        return {key: hidden(before[key], item) for key, item in after.items()}
+    if is_array(after):
+        return [hidden(old, item) for old, item in zip(before, after, strict=True)]
+    return Hidden(after) if isinstance(after, str) and after != before else after
+
+
+def holds_hidden(value: Json) -> bool:
     """Whether something in it stands for a secret."""
     if is_object(value):
-        return any(holds_secret(item) for item in value.values())
-    if is_array(value):
-        return any(holds_secret(item) for item in value)
-    return isinstance(value, str) and is_placeholder(value)
+        return any(holds_hidden(item) for item in value.values())
+    return any(holds_hidden(item) for item in value) if is_array(value) else isinstance(value, Hidden)
 
 
 def shown(value: Json, limit: int = 80) -> str:

@@ -149,7 +149,7 @@ class PlayedConnection:
             self._is_modern = True
         if self._resume(frame):
             return
-        params = player.redactor.params(method, frame.params)
+        params = player.params(method, frame.params)
         place = player.find(self.server, self._number, method, params)
         if place is not None:
             run = _Run(player.load(place), request_id, meta_of(frame.params).get("progressToken"))
@@ -202,7 +202,7 @@ class PlayedConnection:
                 self._end(run)
                 self._go_on(run)
             return
-        place = self._player.find(self.server, self._number, method, self._player.redactor.params(method, params))
+        place = self._player.find(self.server, self._number, method, self._player.params(method, params))
         if place is not None:
             self._go_on(_Run(self._player.load(place), None, None))
 
@@ -309,7 +309,7 @@ class PlayedConnection:
     def _next_round(self, run: _Run, answers: dict[str, Any]) -> None:
         run.awaited = None
         player, method = self._player, run.interaction.method
-        params = player.redactor.params(method, with_answers(run.interaction.params, answers))
+        params = player.params(method, with_answers(run.interaction.params, answers))
         place = player.find(self.server, self._number, method, params)
         if place is None:
             self._end(run)

@@ -21,8 +21,9 @@ from mcp_intercept.recording.matching import (
     Rules,
     canonical,
     differences,
+    hidden,
+    holds_hidden,
     holds_placeholder,
-    holds_secret,
     mistake_in_placeholders,
 )
 from mcp_intercept.recording.misses import Drift, Miss, Nearest, Reason, Source
@@ -154,6 +155,16 @@ class Player:
             if place not in self._used
         )
 
+    def params(self, method: str, params: dict[str, Any] | None) -> dict[str, Any] | None:
+        """The params of a live message, redacted as those in the cassette were."""
+        redacted: dict[str, Any] | None = hidden(params, self.redactor.params(method, params))
+        return redacted
+
+    def result(self, method: str, result: dict[str, Any]) -> dict[str, Any]:
+        """The result that a live request of that method has, redacted likewise."""
+        redacted: dict[str, Any] = hidden(result, self.redactor.result(method, result))
+        return redacted
+
     def open(self, server: str) -> int:
         """Begin a connection to a server; the value is which one it is, from 1."""
         with self.lock:
@@ -196,7 +207,7 @@ class Player:
                     place = fitting.next(connection, self._used, repeat=repeat)
                     if place is not None:
                         break
-        if place is None and holds_secret(essence):
+        if place is None and holds_hidden(essence):
             # Perhaps it was recorded with another one.
             places = self._places(bucket)
             fits = (p for p in places if p not in self._used and not self._differences(p, method, params, 1))
@@ -311,7 +322,6 @@ class Player:
         )
 
     def _near(self, place: int, method: str, params: dict[str, Any] | None) -> Nearest:
-        assert self.file is not None  # noqa: S101 - as above
         interaction = self.head(place)
         return Nearest(
             n=interaction.n,
@@ -350,11 +360,11 @@ class Player:
         now: dict[str, Any]
         if not refused and answer.error is None:
             recorded = self.rules.answer(method, event["client_result"])
-            now = self.rules.answer(method, self.redactor.result(method, answer.result or {}))
+            now = self.rules.answer(method, self.result(method, answer.result or {}))
         else:
             recorded = {"error": event["client_error"]} if refused else {"result": event["client_result"]}
             if answer.error is None:
-                now = {"result": self.redactor.result(method, answer.result or {})}
+                now = {"result": self.result(method, answer.result or {})}
             else:
                 now = {"error": self.redactor.error(answer.error)}
         found = differences(recorded, now)

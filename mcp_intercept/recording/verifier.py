@@ -53,7 +53,7 @@ class Verifier:
     def _expect(self, number: int, frame: Frame, method: str) -> None:
         server, connection = self._servers[number]
         player = self._player
-        params = player.redactor.params(method, frame.params)
+        params = player.params(method, frame.params)
         with player.lock:
             place = player.find(server, connection, method, params)
             if place is not None:
@@ -83,9 +83,9 @@ class Verifier:
 
     def _compare(self, interaction: Interaction, frame: Frame) -> None:
         recorded = self._essence(interaction, interaction.result, interaction.error)
-        redactor, method = self._player.redactor, interaction.method
-        result = None if frame.error is not None else redactor.result(method, frame.result or {})
-        now = self._essence(interaction, result, None if frame.error is None else redactor.error(frame.error))
+        player, method = self._player, interaction.method
+        result = None if frame.error is not None else player.result(method, frame.result or {})
+        now = self._essence(interaction, result, None if frame.error is None else player.redactor.error(frame.error))
         found = differences(recorded, now)
         if found:
             self.drifts.append(

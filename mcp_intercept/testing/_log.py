@@ -12,6 +12,7 @@ from pydantic_core import to_jsonable_python
 from mcp_intercept._chain import NextFunctionT
 from mcp_intercept._context import Direction, Kind, MiddlewareContext, Outcome, outcome_of
 from mcp_intercept._middleware import Middleware
+from mcp_intercept.recording.interactions import name_in
 from mcp_intercept.testing._line import Frame, dump_frame
 
 _MAX_LINES = 5
@@ -60,8 +61,7 @@ class Message:
     @property
     def name(self) -> str | None:
         """The name of the tool or prompt, or the URI of the resource; `None` where there is no such thing."""
-        name = self.params.get("uri" if self.method.startswith("resources/") else "name")
-        return name if isinstance(name, str) else None
+        return name_in(self.method, self.params)
 
     @property
     def arguments(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 from mcp_intercept._context import Kind, printable
 from mcp_intercept._sdk import line
 from mcp_intercept.errors import InterceptError
+from mcp_intercept.recording.interactions import name_in
 from mcp_intercept.testing._line import Frame, closed_error, make_error
 from mcp_intercept.testing._peer import Peer
 
@@ -91,8 +92,7 @@ class Received:
     @property
     def name(self) -> str | None:
         """The name of the tool or prompt, or the URI of the resource; `None` where there is no such thing."""
-        name = self.params.get("uri" if self.method.startswith("resources/") else "name")
-        return name if isinstance(name, str) else None
+        return name_in(self.method, self.params)
 
     @property
     def arguments(self) -> dict[str, Any]:
