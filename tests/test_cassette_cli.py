@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import mcp.types as types
@@ -39,10 +39,10 @@ from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import encode
 from tests.wire import LINE_1
 
-try:
+if TYPE_CHECKING or not LINE_1:
     import httpx2 as httpx
-except ImportError:
-    import httpx  # type: ignore[no-redef]
+else:
+    import httpx
 
 COMMAND = [sys.executable, "-m", "mcp_intercept", "cassette"]
 SECRET = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2"

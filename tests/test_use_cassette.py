@@ -296,14 +296,19 @@ async def test_new_episodes_end_as_the_server_ends_that_will_not_begin(tmp_path:
     assert [request.method for request in server.requests] == ["initialize"]
 
 
-async def test_what_was_recorded_with_one_secret_replays_with_another(tmp_path: Path) -> None:
+@pytest.mark.parametrize("listed", [False, True])
+async def test_what_was_recorded_with_one_secret_replays_with_another(tmp_path: Path, listed: bool) -> None:
+    def booking(room: int, key: str) -> tuple[str, dict[str, Any]]:
+        login = {"api_key": key}
+        return "book", {"room": [room], "logins": [login, {}]} if listed else {"room": [room], **login}
+
     path = tmp_path / "x.mcp.jsonl"
-    await record(path, ("book", {"room": [1], "api_key": "hunter2hunter2"}), ("book", {"room": [2], "api_key": "test"}))
+    await record(path, booking(1, "hunter2hunter2"), booking(2, "test"))
     with use_cassette(path, mode="none", unused="fail"):
-        said = await call(NOBODY, ("book", {"room": [2], "api_key": "x"}), ("book", {"room": [1], "api_key": "dummy"}))
+        said = await call(NOBODY, booking(2, "x"), booking(1, "dummy"))
     assert ["[2]" in said[0], "[1]" in said[1]] == [True, True]
     with pytest.raises(CassetteMissError), use_cassette(path, mode="none"):
-        await call(NOBODY, ("book", {"room": [3], "api_key": "dummy"}))
+        await call(NOBODY, booking(3, "dummy"))
 
 
 async def test_what_only_looks_like_a_secret_is_not_taken_for_another_one(tmp_path: Path) -> None:
