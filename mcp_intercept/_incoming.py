@@ -295,10 +295,8 @@ class Incoming:
     ) -> Any:
         step = deliver
         message = object()
-        for reference in reversed(self._receivers):
-            receiver = reference()
-            if receiver is None:
-                continue
+        living = [receiver for reference in reversed(self._receivers) if (receiver := reference()) is not None]
+        for receiver in living:
             chain = _chain_of(receiver.manager, kind, method)
             if chain or receiver.manager.watchers:
                 step = partial(_receive, receiver, chain, kind, method, step, jsonrpc_id, origin, message)

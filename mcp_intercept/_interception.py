@@ -138,7 +138,6 @@ class Interception:
         self.rounds = Rounds()
         # The calls whose caller chose the progress token.
         self.tokens: dict[str | int | None, MiddlewareContext[Any]] = {}
-        self.incoming = Incoming.join(innermost, self)
         self.transport = _Transport(innermost)
         # What is known of the transport, and the same with what the server answered over HTTP.
         self.answered: tuple[Endpoint, Endpoint] | None = None
@@ -150,6 +149,13 @@ class Interception:
         self.group: object = _UNKNOWN
         # Where nobody has entered the session yet, that may happen in another event loop than this.
         self.loop = _this_loop() if self.entered else None
+
+    def receive(self, innermost: ClientSession) -> None:
+        """Let what the server sends pass the chain, from now on.
+
+        It is the last that a new wrapper does: the session may live in another thread, where a message comes just now.
+        """
+        self.incoming = Incoming.join(innermost, self)
 
     @property
     def session(self) -> CallbackClientSession | None:

@@ -105,9 +105,9 @@ class CallbackClientSession(  # type: ignore[misc]  # pyright: ignore[reportInco
     def __init__(self, client_session: ClientSession, connector_id: str, middleware_manager: MiddlewareManager) -> None:
         # Instead of ClientSession.__init__: with its state shared, the SDK's code runs on the wrapper as it is.
         self.__dict__ = client_session.__dict__
-        self._interception = Interception(
-            self, client_session, _innermost(client_session), connector_id, middleware_manager
-        )
+        innermost = _innermost(client_session)
+        self._interception = Interception(self, client_session, innermost, connector_id, middleware_manager)
+        self._interception.receive(innermost)
         middleware_manager.register(self._interception)
 
     def __hash__(self) -> int:

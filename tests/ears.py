@@ -75,7 +75,7 @@ async def speaking(wrap: Wrap = bare, **options: Any) -> AsyncGenerator[tuple[An
     """A running session, and the server at the other end of the wire."""
     async with wire() as (streams, server):
         to_enter, session = wrap(ClientSession(*streams, **options))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with to_enter:
                 await session.initialize()
                 yield session, server

@@ -120,7 +120,7 @@ def pending(session: Any) -> list[Any]:
 async def settle(before: list[anyio.TaskInfo]) -> None:
     """Wait until no other tasks run than before."""
     known = {task.id for task in before}
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while {task.id for task in anyio.get_running_tasks()} - known:
             await checkpoint()
 
@@ -132,7 +132,7 @@ async def layered(name: str | None, **options: Any) -> AsyncGenerator[tuple[Any,
         await converse(server, modern=False)
         session = ClientSession(*streams, **options)
         to_enter, to_use = LAYERS[name](session) if name else (session, session)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with to_enter:
                 yield to_use, server
 
@@ -157,7 +157,7 @@ async def give_up(name: str | None, say: Callable[[Any], Awaitable[Any]], at: fl
             ending = await outcome(steps.taken_by, session)
         left = pending(session)
         # It works on, and the server has heard all there was to hear.
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await session.send_ping()
             await all_heard(session, server)
         await settle(before)
@@ -270,7 +270,7 @@ async def test_a_task_cancelled_the_way_of_asyncio_ends_at_each_suspension(name:
             except asyncio.CancelledError:
                 ending = "cancelled"
             left = pending(session)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await session.send_ping()
                 await all_heard(session, server)
             await settle(before)
@@ -357,9 +357,16 @@ async def test_the_server_is_told_once_of_a_call_that_timed_out(name: str, of_se
 
 async def test_the_server_is_told_where_the_caller_has_a_timeout_of_his_own() -> None:
     async with layered("three functions") as (session, server):
-        server.answers["tools/call"] = never
-        with pytest.raises(TimeoutError), anyio.fail_after(0.01):
+        scope = anyio.CancelScope()
+
+        async def time_out(frame: Frame) -> None:
+            scope.deadline = anyio.current_time()
+            await never(frame)
+
+        server.answers["tools/call"] = time_out
+        with scope:
             await session.call_tool("tool")
+        assert scope.cancelled_caught
         await all_heard(session, server)
         assert told_of(server) == [server.sent("tools/call")[0]["id"]]
 
@@ -504,7 +511,7 @@ async def test_each_attempt_that_is_given_up_is_called_off() -> None:
 
     async with wire() as (streams, server):
         server.answers["tools/call"] = never
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with intercept(ClientSession(*streams), through, retry, Through()) as session:
                 await outcome(CALLS["call_tool: meta"], session)
                 await all_heard(session, server)
@@ -520,7 +527,7 @@ async def test_a_call_that_a_middleware_never_sends_is_not_called_off() -> None:
 
     waiting = anyio.Event()
     async with wire() as (streams, server):
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with intercept(ClientSession(*streams), through, Waits()) as session:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(session.call_tool, "tool")
@@ -613,7 +620,7 @@ async def unread(wrapping: str | None, **options: Any) -> AsyncGenerator[tuple[A
     session = ClientSession(read, write, **options)
     to_enter, to_use = LAYERS[wrapping](session) if wrapping else (session, session)
     async with to_client, from_client:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with to_enter:
                 yield to_use, from_client, to_client
 
@@ -748,7 +755,7 @@ class BreaksAtOnce(Breaks):
 async def test_any_stream_that_the_sdk_can_write_to_will_do(name: str, stream: Any, timed_out: bool) -> None:
     async with wire() as ((read, write), server):
         to_enter, session = LAYERS[name](ClientSession(read, stream(write)))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with to_enter:
                 if timed_out:
                     server.answers["tools/call"] = never
@@ -864,7 +871,7 @@ if LINE_1:
                 await server.notify("notifications/message", {"level": "info", "data": 1})
                 said += 1
 
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with wire() as (streams, server), anyio.create_task_group() as tasks:
                 server.answers["tools/call"] = never
                 async with ClientSession(*streams, logging_callback=hold) as session:

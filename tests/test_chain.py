@@ -66,7 +66,7 @@ async def run(*middlewares: AnyMiddleware, call: Original = answer) -> Any:
 async def session_with(*middlewares: AnyMiddleware) -> AsyncGenerator[tuple[CallbackClientSession, WireServer], None]:
     """A session and the server it talks to, after a handshake that the middlewares did not see."""
     manager = MiddlewareManager()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with wire() as (streams, server), connect(streams, manager, connection_id="wire") as session:
             await server.wait_for("notifications/initialized")
             server.frames.clear()
@@ -197,7 +197,7 @@ async def test_calls_at_the_same_time_do_not_mix() -> None:
         response = await manager.process_request(tool_call(types.CallToolRequestParams(name=name)), meet)
         answers[name] = response.result.meta["for"]
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             for number in range(50):
                 tasks.start_soon(call, f"tool {number}")

@@ -50,7 +50,7 @@ def target(request: pytest.FixtureRequest, url: str) -> Any:
 
 @asynccontextmanager
 async def intercepted(client: Client, manager: MiddlewareManager) -> AsyncGenerator[Client, None]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with intercept(client, manager) as entered:
             yield entered
 
@@ -89,7 +89,7 @@ async def test_progress_passes_the_chain_and_knows_its_call(target: Any, mode: A
     with manager.capture() as exchanges:
         async with intercepted(Client(target, mode=mode), manager) as client:
             await client.call_tool("steps", {"count": 3}, progress_callback=report)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while len(reported) < 3:
                     await anyio.lowlevel.checkpoint()
     assert sorted(reported) == [10, 20, 30]
@@ -192,7 +192,7 @@ async def test_a_refused_server_leaves_nothing_open(target: Any) -> None:
 
     client = intercept(Client(target, mode="legacy"), refuse)
     with (
-        anyio.fail_after(20),
+        anyio.fail_after(60),
         pytest.raises(Exception, match=r"not on the list|unhandled errors|Exceptions from") as error,
     ):
         async with client:

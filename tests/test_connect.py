@@ -54,7 +54,7 @@ def url() -> Generator[str, None, None]:
 async def use(server: Any, **options: Any) -> Log:
     """Call a tool of `server`, as any user would."""
     log = Log()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with connect(server, log, **options) as session:
             result = await session.call_tool("echo", {"text": "hello"})
             assert result.content[0].text == "hello"  # type: ignore[union-attr]
@@ -294,7 +294,7 @@ async def test_headers_of_a_call_do_not_reach_the_answer_to_a_question_of_the_se
     async with httpx.AsyncClient() as client:
         async with connect(url, label, http_client=client, elicitation_callback=decline) as session:
             client.event_hooks = {**client.event_hooks, "request": [*client.event_hooks["request"], note]}
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 result: Any = await session.call_tool("ask")
     assert result.content[0].text == "decline"
     assert seen["tools/call"] == "call"
@@ -380,7 +380,7 @@ async def test_a_command_that_does_not_exist_is_the_error_of_the_system() -> Non
 
 
 async def test_a_server_that_dies_at_once_is_the_error_of_the_sdk() -> None:
-    with anyio.fail_after(20), pytest.raises(Exception) as raised:  # noqa: PT011 - line 1 has two
+    with anyio.fail_after(60), pytest.raises(Exception) as raised:  # noqa: PT011 - line 1 has two
         async with connect([sys.executable, "-c", "pass"]):
             pass  # pragma: no cover - never entered
     # It may be gone before the first message is written.
@@ -415,7 +415,7 @@ async def _fail() -> None:
 
 async def test_cancelling_the_body_ends_server_and_session() -> None:
     manager = MiddlewareManager()
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         with anyio.CancelScope() as scope:
             async with connect(STDIO, manager):
                 scope.cancel()
@@ -445,7 +445,7 @@ async def test_a_server_that_is_refused_leaves_nothing_behind(where: str, mode: 
         assert result.capabilities is not None
         raise refusal
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         with pytest.raises(PermissionError) as raised:
             async with connect(server, refuse, mode=mode):
                 raise AssertionError("it was refused")

@@ -287,7 +287,7 @@ async def outcomes_of(prepare: Callable[[WireServer], None], *middlewares: Any) 
     async with wire() as (streams, server), connect(streams, manager) as session:
         prepare(server)
         caught = "nothing"
-        with manager.capture() as exchanges, anyio.fail_after(5):
+        with manager.capture() as exchanges, anyio.fail_after(30):
             try:
                 await session.call_tool("tool", {})
             except Exception as error:
@@ -378,7 +378,7 @@ async def test_a_call_that_the_caller_gives_up_is_the_outcome_cancelled() -> Non
     manager = MiddlewareManager()
     async with wire() as (streams, server), connect(streams, manager) as session:
         stay_silent(server)
-        with manager.capture() as exchanges, anyio.fail_after(5):
+        with manager.capture() as exchanges, anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(session.call_tool, "tool", {})
                 await server.wait_for("tools/call")

@@ -74,7 +74,7 @@ async def in_process(middlewares: MiddlewareManager | None, heard: Heard) -> Asy
     async def nobody(*args: Any) -> Any:
         raise NotImplementedError
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with anyio.create_task_group() as tasks:
             await tasks.start(server.run, nobody, nobody)
             async with wrapper:
@@ -151,7 +151,7 @@ async def test_a_dispatcher_that_somebody_wrote_works_too(wanted: bool) -> None:
         while not heard.logged:
             await anyio.lowlevel.checkpoint()
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with wire() as (streams, server):
             dispatcher: Any = Own(*streams)
             async with intercept(ClientSession(dispatcher=dispatcher, **heard.options), manager):

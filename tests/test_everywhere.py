@@ -36,6 +36,7 @@ from mcp_intercept import (
     intercept,
     intercept_all,
 )
+from mcp_intercept._incoming import Incoming
 from mcp_intercept.errors import InterceptError, SessionStateError
 from tests.server import STDIO, http_server, make_server
 from tests.wire import LINE_1, Frame, WireServer, never, wire
@@ -113,7 +114,7 @@ async def ask(server: WireServer, method: str = "ping") -> Frame:
     """Send a request of the server's; the value is the client's answer."""
     count = len(answers(server))
     await server.send({"jsonrpc": "2.0", "id": 700 + count, "method": method, "params": {}})
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while len(answers(server)) == count:
             await checkpoint()
     return answers(server)[-1]
@@ -167,7 +168,7 @@ async def test_what_the_server_sends_to_an_idle_session_is_seen(log: list[str]) 
         with unchanged(session), intercept_all(layer(log)):
             assert (await ask(server))["result"] == {}
             await server.notify("notifications/message", {"level": "info", "data": "hello"})
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await arrived.wait()
         await ask(server)
     assert log == ["<ping", "<notifications/message"]
@@ -265,7 +266,7 @@ if not LINE_1:
             mode: Any = "legacy" if kind == "legacy" else "auto"
             stack.enter_context(intercept_all(layer(log, "all")))
             client = Client(target, mode=mode)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with intercept(client, layer(log, "own")) if is_wrapped else client as client:
                     await client.call_tool("add", {"a": 1, "b": 2})
         negotiation = HANDSHAKE if kind == "legacy" else ["server/discover"]
@@ -287,7 +288,7 @@ if not LINE_1:
             with intercept_all(layer(log, "all")) as manager:
                 session = intercept(inner, layer(log, "own")) if is_wrapped else inner
                 await session.discover()
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     async with subscriptions.listen(session, tools_list_changed=True) as subscription:
                         assert [type(event).__name__ async for event in subscription] == ["ToolsListChanged"]
                 assert inner in wrapped_by(manager)
@@ -533,7 +534,7 @@ async def test_a_call_on_its_way_stays_in_its_chain_when_the_scope_is_left(log: 
                 frame = await server.wait_for("ping")
             await session.list_prompts()
             await server.reply(frame["id"], {})
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while "end" not in log:
                     await checkpoint()
     assert log == [">ping", "end"]
@@ -558,10 +559,10 @@ async def test_a_question_of_the_server_stays_in_its_chain_when_the_scope_is_lef
         with unchanged(session):
             with intercept_all(hold):
                 tasks.start_soon(ask, server, "roots/list")
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     await asked.wait()
             left.set()
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while not answers(server):
                     await checkpoint()
         assert answers(server)[0]["result"] == {"roots": []}
@@ -591,7 +592,7 @@ def loops(*backends: str) -> Generator[list[Any], None, None]:
 
 async def ping(session: Any, server: WireServer, times: int = 1) -> int:
     """Ping both ways; the value is how often."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         for _ in range(times):
             await session.send_ping()
             await ask(server)
@@ -650,6 +651,26 @@ def test_opening_a_scope_does_not_disturb_what_other_threads_are_making() -> Non
         logger.removeFilter(slow)
 
 
+async def test_a_message_that_comes_while_a_session_is_wrapped_finds_it_whole(
+    log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join = Incoming.join
+    found: list[tuple[str, Any]] = []
+
+    def joined(session: ClientSession, receiver: Any) -> Incoming:
+        incoming = join(session, receiver)
+        # As from another thread, in which the session lives.
+        context = receiver.context_of_incoming("ping", None, "request", 1, None)
+        found.append((context.connection_id, context.session.client_session))
+        return incoming
+
+    monkeypatch.setattr(Incoming, "join", joined)
+    async with session_on() as (session, _):
+        wrapper = intercept(session, layer(log), connection_id="here")
+        assert found == [("here", session)]
+        assert wrapper.client_session is session
+
+
 def test_scopes_open_and_close_in_many_threads_while_others_call(log: list[str]) -> None:
     is_over = threading.Event()
     interval = sys.getswitchinterval()
@@ -671,14 +692,14 @@ def test_scopes_open_and_close_in_many_threads_while_others_call(log: list[str])
                 comings = [threads.submit(come_and_go) for _ in range(8)]
                 calls = [portal.start_task_soon(ping, session, server, 50) for portal, session, server in made]
                 makings = [portal.start_task_soon(make, 5) for portal, _, _ in made]
-                assert [call.result(30) for call in calls] == [50, 50]
+                assert [call.result(90) for call in calls] == [50, 50]
                 for making in makings:
-                    making.result(30)
+                    making.result(90)
             finally:
                 sys.setswitchinterval(interval)
                 is_over.set()
             for coming in comings:
-                coming.result(30)
+                coming.result(90)
         log.clear()
         for portal, session, server in made:
             portal.call(ping, session, server)
@@ -823,7 +844,7 @@ async def converse(session: Any, server: WireServer) -> list[Any]:
     async def step(frame: Frame) -> Frame:
         token = frame["params"]["_meta"]["progressToken"]
         await server.notify("notifications/progress", {"progressToken": token, "progress": 1, "total": 2})
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await is_told.wait()
         return {"content": []}
 
@@ -956,7 +977,7 @@ async def test_headers_of_a_call_are_on_its_request_only(url: str, negotiate: st
     bare: Requests = []
     requests: Requests = []
     manager = MiddlewareManager()
-    with anyio.fail_after(20), ExitStack() as scope:
+    with anyio.fail_after(60), ExitStack() as scope:
         async with http_session(url, bare, negotiate) as session:
             await session.list_tools()
             await echo(session, "bare")
@@ -989,7 +1010,7 @@ async def test_headers_of_the_negotiation_leave_those_of_the_protocol(url: str, 
     names = STAMPED[negotiate][: 3 if negotiate == "initialize" else 5]
     bare: Requests = []
     requests: Requests = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with http_session(url, bare, negotiate):
             pass
         with intercept_all(label(names)):
@@ -1003,7 +1024,7 @@ async def test_headers_of_the_negotiation_leave_those_of_the_protocol(url: str, 
 async def test_headers_of_a_call_that_cannot_be_sent_are_logged(url: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "mcp_intercept")
     requests: Requests = []
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with http_session(url, requests, "initialize") as session:
             await session.list_tools()
             with intercept_all(label(STAMPED["initialize"])):
@@ -1014,7 +1035,7 @@ async def test_headers_of_a_call_that_cannot_be_sent_are_logged(url: str, caplog
 
 async def test_headers_of_a_call_over_a_connection_of_ours_are_sent(url: str) -> None:
     requests: Requests = []
-    with anyio.fail_after(20), intercept_all():
+    with anyio.fail_after(60), intercept_all():
         async with http_client(requests) as client, connect(url, label(()), http_client=client) as session:
             await session.list_tools()
             await echo(session, "text")

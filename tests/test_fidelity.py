@@ -139,7 +139,7 @@ async def speaking(
     async with wire() as (streams, server):
         session = make(*streams, **options)
         to_enter, to_use = WRAPPINGS[wrapping](session) if wrapping else (session, session)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with to_enter:
                 yield to_use, server
 
@@ -496,7 +496,7 @@ async def test_whatever_is_said_passes_the_chain(era: str, name: str) -> None:
     async with wire() as (streams, server):
         await converse(server, modern=era == "2026-07-28")
         inner = ClientSession(*streams)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with intercept(inner, note, through) as session:
                 if name not in ("initialize", "discover"):
                     await CALLS["initialize" if era == "2025-11-25" else "discover"](session)
@@ -682,7 +682,7 @@ async def wrapped(*layers: Any, **options: Any) -> AsyncGenerator[tuple[Any, Wir
     """A running session behind `layers`, and its server, which answers everything."""
     async with wire() as (streams, server):
         await converse(server, modern=False)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with intercept(ClientSession(*streams, **options), *layers) as session:
                 yield session, server
 
@@ -951,7 +951,7 @@ if not LINE_1:
         """A running session of protocol 2026-07-28 behind `layers`, and its server."""
         async with wire() as (streams, server):
             await converse(server, modern=True)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with intercept(ClientSession(*streams), *layers) as session:
                     await session.discover()
                     yield session, server
@@ -1000,7 +1000,7 @@ if not LINE_1:
             client, served = create_direct_dispatcher_pair()
             inner = ClientSession(dispatcher=client)
             to_enter, session = WRAPPINGS[wrapping](inner) if wrapping else (inner, inner)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(served.run, on_request, on_notify)
                     async with to_enter:
@@ -1050,7 +1050,7 @@ if not LINE_1:
 
         async with wire() as (streams, server):
             await converse(server, modern=True)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with intercept(ClientSession(*streams), hooking("server/discover", stamp)) as session:
                     params = {"_meta": {"acme/flag": True}}
                     dispatcher: Any = session._dispatcher  # pyright: ignore[reportPrivateUsage]
@@ -1171,7 +1171,7 @@ def test_a_message_rebuilt_from_its_context_is_the_same_frame(method: str, way: 
         async with wire() as (streams, server):
             await converse(server, modern=False)
             inner = ClientSession(*streams)
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with intercept(inner, *layers) if layers else inner as session:
                     await outcome(partial(send, method=method, params=params), session)
                     await server.wait_for(method)
@@ -1384,7 +1384,7 @@ class MyWrapper(CallbackClientSession):
 async def test_a_wrapper_can_be_built_upon(make: Any) -> None:
     frobs = Frobs(in_place)
     async with wire() as (streams, server):
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with MyWrapper(make(*streams), "mine", MiddlewareManager([frobs])) as session:
                 assert isinstance(session, MyWrapper)
                 assert isinstance(session, make)
@@ -1461,7 +1461,7 @@ async def test_a_manager_that_is_none_is_refused(manager: Any) -> None:
 async def unentered() -> AsyncGenerator[tuple[ClientSession, CallbackClientSession, WireServer], None]:
     async with wire() as (streams, server):
         inner = ClientSession(*streams)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             yield inner, intercept(inner, through), server
 
 
@@ -1557,7 +1557,7 @@ async def test_after_leaving_everything_ends_as_on_a_bare_session(name: str) -> 
         async with wire() as (streams, _):
             inner = ClientSession(*streams)
             to_enter, session = WRAPPINGS[wrapping](inner) if wrapping else (inner, inner)
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with to_enter:
                     pass
                 return await outcome(CALLS[name], session)
@@ -1569,7 +1569,7 @@ async def test_after_leaving_everything_ends_as_on_a_bare_session(name: str) -> 
 async def test_a_session_outlives_a_wrapper_that_was_thrown_away() -> None:
     async with wire() as (streams, server):
         inner = ClientSession(*streams)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with inner:
                 for _ in range(3):
                     await intercept(inner, through).send_ping()
@@ -1671,7 +1671,7 @@ async def asked(wrapping: str | None, **callbacks: Any) -> AsyncGenerator[tuple[
         tasks.start_soon(low.run, *served, low.create_initialization_options())
         inner: Any = ClientSession(*client, **callbacks)
         to_enter, session = WRAPPINGS[wrapping](inner) if wrapping else (inner, inner)
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with to_enter:
                 await session.initialize()
                 yield to_enter, session

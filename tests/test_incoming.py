@@ -642,7 +642,7 @@ if LINE_1:
         async with wire() as (streams, server):
             options: dict[str, Any] = {"message_handler": handle}
             to_enter, _session = wrap(Silent(*streams, **options))
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 async with to_enter:
                     assert (await server.ask("ping"))["result"] == {}
                     answer = await server.ask("elicitation/create", REQUESTS["elicitation/create"], 4)
@@ -753,7 +753,7 @@ async def test_progress_is_related_in_an_outer_wrapper_though_a_middleware_furth
     async with connect(make_server(), wrap_callback) as session:
         outer = intercept(session, note)
         await outer.call_tool("steps", {"count": 1}, progress_callback=report)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not reported:
                 await checkpoint()
     assert (reported, related) == ([1], [calls[0]])
@@ -776,7 +776,7 @@ async def test_progress_is_related_to_no_call_of_a_wrapper_beside() -> None:
         session.middleware_manager.add_observer(lambda context, response: None)
         beside = intercept(session.client_session, note)
         await session.call_tool("steps", {"count": 1}, progress_callback=report)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await reported.wait()
             await beside.send_ping()
     assert related == [None]
@@ -798,6 +798,6 @@ async def test_progress_is_related_to_its_call_though_no_other_hook_wants_that()
 
     async with connect(make_server(), progress) as session:
         await session.call_tool("steps", {"count": 1}, progress_callback=report)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await done.wait()
     assert [context.method for context in related] == ["tools/call"]

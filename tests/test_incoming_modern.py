@@ -93,7 +93,7 @@ def own_state(name: str, at: int) -> str:
 
 @asynccontextmanager
 async def client_of(server: Any, *middlewares: Any, **options: Any) -> AsyncGenerator[Any, None]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with intercept(Client(server, **options), *middlewares) as client:
             yield client
 
@@ -135,7 +135,7 @@ async def test_the_rounds_of_concurrent_calls_do_not_mix(states: Any, is_same_to
     async def ask(number: int) -> None:
         await client.call_tool("tool" if is_same_tool else f"tool-{number}", {}, meta={"n": number})
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         callbacks = {**answering(Ears()), "elicitation_callback": in_disorder}
         plain = Client(asking(2, states), **callbacks)
         async with intercept(intercept(plain, inner), outer) as client:
@@ -193,7 +193,7 @@ STAMP = "io.modelcontextprotocol/subscriptionId"
 async def modern(wrap: Wrap, **options: Any) -> AsyncGenerator[tuple[Any, Any], None]:
     async with wire() as (streams, server):
         to_enter, session = wrap(ClientSession(*streams, **options))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with to_enter:
                 await session.discover()
                 yield session, server

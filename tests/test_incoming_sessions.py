@@ -246,7 +246,7 @@ async def test_a_session_closes_while_a_message_is_in_the_chain(at: str, sent: s
             options: dict[str, Any] = {"elicitation_callback": callback, "logging_callback": callback}
             to_enter, session = wrap(ClientSession(*streams, **options))
             raised: Any = None
-            with anyio.fail_after(5), manager.capture() as exchanges:
+            with anyio.fail_after(30), manager.capture() as exchanges:
                 try:
                     async with to_enter:
                         await session.initialize()
@@ -331,7 +331,7 @@ async def test_a_dropped_wrapper_leaves_the_session_as_it_was(when: str) -> None
     async with wire() as (streams, server):
         session = ClientSession(*streams, **ears.options)
         await listen(session, "before it is entered")
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with session:
                 await listen(session, "after it is entered")
                 await session.initialize()
@@ -371,7 +371,7 @@ async def test_of_two_wrappers_the_one_that_is_left_goes_on() -> None:
     first, second = Seen(), Seen()
     async with wire() as (streams, server):
         session = ClientSession(*streams)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with session:
                 wrappers = [intercept(session, first), intercept(session, second)]
                 for left in (2, 1, 0):
@@ -391,7 +391,7 @@ async def test_a_wrapper_may_be_dropped_while_a_handler_uses_the_session() -> No
 
     async with wire() as (streams, server):
         session = ClientSession(*streams, elicitation_callback=use_session)
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with session:
                 before = state(session)
                 kept = [intercept(session, Seen())]
@@ -431,7 +431,7 @@ async def test_wrappers_nest_and_callbacks_get_the_session_that_was_entered(ente
         inner = intercept(session, noting("inner"))
         outer = intercept(inner, noting("outer"))
         to_enter = {"outer": outer, "inner": inner, "session": session}[entered]
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with to_enter:
                 assert "result" in await server.ask("elicitation/create", REQUESTS["elicitation/create"])
     assert order == [("outer", outer), ("inner", inner), ("callback", to_enter)]

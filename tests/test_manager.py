@@ -80,7 +80,7 @@ async def passed(manager: MiddlewareManager, log: list[str]) -> list[str]:
 async def session_of(
     manager: MiddlewareManager, name: str = "wire"
 ) -> AsyncGenerator[tuple[CallbackClientSession, WireServer], None]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with wire() as (streams, server), connect(streams, manager, connection_id=name) as session:
             await server.wait_for("notifications/initialized")
             yield session, server
@@ -936,7 +936,7 @@ async def test_a_cancellation_propagates_out_of_process_request_and_is_observed(
     seen: Seen = []
     manager = MiddlewareManager(middlewares)
     watch(manager, seen)
-    with anyio.fail_after(5), anyio.CancelScope() as scope:
+    with anyio.fail_after(30), anyio.CancelScope() as scope:
 
         async def end(context: MiddlewareContext) -> Any:
             scope.cancel()

@@ -534,7 +534,7 @@ async def test_a_middleware_written_for_mcp_use_runs_unchanged_and_sees_no_notif
     foreign = ForeignLogger()
     native = subclass(log, "on_call_tool", "on_roots_list_changed")
     manager = MiddlewareManager([native(), foreign, native()])
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         async with wire() as (streams, server), connect(streams, manager, connection_id="wire") as session:
             foreign.log.clear()
             with manager.capture() as exchanges:

@@ -85,7 +85,7 @@ def tracing_to(telemetry: Telemetry, **options: Any) -> TracingMiddleware:
 async def wired(*middlewares: Any, **options: Any) -> AsyncGenerator[tuple[CallbackClientSession, WireServer], None]:
     """A session with a server at the level of the wire."""
     async with wire() as (streams, server):
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with connect(streams, *middlewares, **options) as session:
                 yield session, server
 
@@ -193,7 +193,7 @@ async def say_in(era: str, name: str, *middlewares: Any) -> tuple[Any, list[Fram
     async with wire() as (streams, server):
         await converse(server, modern=era == "2026-07-28")
         session = intercept(ClientSession(*streams), *middlewares) if middlewares else ClientSession(*streams)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with session:
                 if name not in ("initialize", "discover"):
                     await (session.initialize() if era == "2025-11-25" else session.discover())
@@ -722,7 +722,7 @@ async def misadventures(*middlewares: Any) -> list[Any]:
 
         server.answers["tools/call"] = answer
         endings: list[Any] = []
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with session:
                 await session.initialize()
                 for name in ("good", "failing", "refused") * 2:
@@ -904,7 +904,7 @@ async def test_of_each_message_there_is_one_span_however_wrappers_are_nested(
                 def __iter__(self) -> Any:
                     return iter([next(chosen)])
 
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with NESTED[nested](lambda: ClientSession(*streams, **callbacks), Next()) as session:
                     await roundly(session, server, era == "2026-07-28")
                     await settled()
@@ -960,7 +960,7 @@ async def test_a_client_that_is_intercepted_twice_and_everywhere_has_one_span_a_
     with telemetry.as_global():
         tracing = TracingMiddleware()
         with intercept_all(tracing):
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 async with intercept(intercept(client_type(make_server(), mode=mode), tracing), tracing) as client:
                     await client.call_tool("add", {"a": 1, "b": 2})
     mine = [span for span in telemetry.spans if span.kind is SpanKind.CLIENT]
@@ -1080,7 +1080,7 @@ async def test_a_server_in_this_process_that_calls_another_keeps_the_sdks_spans(
         async with wire() as (streams, server), ClientSession(*streams) as backend:
             await backend.initialize()
             async with connect(proxy_of(backend), TracingMiddleware()) as session:
-                with anyio.fail_after(10):
+                with anyio.fail_after(30):
                     await say(session)
             [frame] = server.sent("tools/call")
     assert scopes_of(telemetry, "tools/call") == ["mcp-python-sdk", OURS]
@@ -1782,7 +1782,7 @@ async def test_a_session_is_measured_once_however_it_is_left(
     async with wire() as (streams, server):
         inner = ClientSession(*streams)
         session = intercept(inner, tracing_to(telemetry))
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             await leave(how, session if entered == "wrapper" else inner, session, server)
     [point] = points_of(telemetry, SESSIONS)
     assert (point.count, point.unit, point.attributes.get("error.type")) == (1, "s", error_type)
@@ -1807,7 +1807,7 @@ async def test_a_server_process_that_dies_ends_the_session_badly(telemetry: Tele
     path = str(ROOT / "tests" / "misbehaving.py")
     command = [sys.executable, "-I", "-S", path, "is_killed_during_the_call"]
     async with connect(command, tracing_to(telemetry)) as session:
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             with pytest.raises(Error):
                 await say(session, "bad")
     [span] = of(telemetry)
@@ -1946,7 +1946,7 @@ async def asked(telemetry: Telemetry, behave: Any = Ears.RESULTS.get, **options:
     ears = Ears(behave)
     async with wire() as (streams, server):
         inner = ClientSession(*streams, **ears.options)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with intercept(inner, tracing_to(telemetry, **options)) as session:
                 await session.initialize()
                 yield server, ears
@@ -2044,7 +2044,7 @@ async def test_a_callback_that_raises_answers_as_without_tracing(telemetry: Tele
         async with wire() as (streams, server):
             inner = ClientSession(*streams, **Ears(behave).options)
             session = intercept(inner, *middlewares) if middlewares else inner
-            with anyio.fail_after(10):
+            with anyio.fail_after(30):
                 try:
                     async with session:
                         await session.initialize()
@@ -2072,7 +2072,7 @@ async def test_a_question_that_the_server_takes_back_is_cancelled(telemetry: Tel
 
     async with wire() as (streams, server):
         inner = ClientSession(*streams, list_roots_callback=roots)
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             async with intercept(inner, tracing_to(telemetry)) as session:
                 await session.initialize()
                 await server.send({"jsonrpc": "2.0", "id": "q", "method": "roots/list"})
@@ -2177,7 +2177,7 @@ def test_an_sdk_is_not_needed() -> None:
 
 async def test_over_stdio_a_call_goes_through_a_pipe(telemetry: Telemetry) -> None:
     async with connect(STDIO, tracing_to(telemetry)) as session:
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             assert told(await session.call_tool("add", {"a": 1, "b": 2}))
     [span] = of(telemetry)
     assert facts(span)["network.transport"] == "pipe"

@@ -409,7 +409,7 @@ async def run_clients(column: Column, place: Place) -> Run:
     run = Run(column, place.elsewhere.url, Telemetry())
     place.take_received()
     try:
-        with run.telemetry.as_global(), anyio.fail_after(20):
+        with run.telemetry.as_global(), anyio.fail_after(60):
             with inside_an_application(run.telemetry) as span:
                 async with AsyncExitStack() as stack:
                     with run.step("handshake"):

@@ -202,7 +202,7 @@ async def turns_of(method: str, wrap: Wrap, make: Any = ClientSession) -> list[i
     turns: list[int] = []
     async with wire() as (streams, server):
         to_enter, session = wrap(make(*streams, **ears.options))
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             async with to_enter:
                 await session.initialize()
                 for number in range(3):
@@ -265,7 +265,7 @@ async def test_a_handler_that_fails_ends_as_on_a_bare_session(
         async with wire() as (streams, server):
             to_enter, session = wrap(ClientSession(*streams, message_handler=handle))
             try:
-                with anyio.fail_after(5):
+                with anyio.fail_after(30):
                     async with to_enter:
                         await session.initialize()
                         if sent == "a failure of the transport":
@@ -309,7 +309,7 @@ if not LINE_1:
             client, served = create_direct_dispatcher_pair()
             to_enter, session = wrap(ClientSession(dispatcher=client))
             failed: Any = None
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 async with anyio.create_task_group() as tasks:
                     await tasks.start(served.run, on_request, on_notify)
                     async with to_enter:
@@ -371,7 +371,7 @@ async def test_a_tapped_transport_is_received_from_as_an_untapped_one() -> None:
     async def received(make: Any) -> list[str]:
         ears = Ears()
         async with wire() as (streams, server), make(*streams, **ears.options) as session:
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await session.initialize()
                 for number in range(30):
                     await server.notify("notifications/message", {"level": "info", "data": number})
@@ -418,7 +418,7 @@ async def test_a_transport_that_cannot_be_written_to_fails_as_without_a_tap() ->
             await session.initialize()
             await streams[1].aclose()
             notified = await outcome(lambda session: session.send_roots_list_changed(), session)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 return notified, await outcome(lambda session: session.send_ping(), session)
 
     expected = await failed(ClientSession)
@@ -433,7 +433,7 @@ async def test_a_transport_that_cannot_be_written_to_fails_as_without_a_tap() ->
 async def test_nothing_is_left_of_an_interception_in_place_whoever_holds_the_wrapper() -> None:
     seen = SeenWithVendors()
     async with wire() as (streams, server), ClientSession(*streams) as session:
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             with intercept_all(seen) as manager:
                 await session.initialize()
                 await server.ask("ping", None, 1)

@@ -101,7 +101,7 @@ class WireServer(Peer):
 
     async def wait_for(self, method: str, count: int = 1) -> Frame:
         """The frame of the `count`-th message of `method`, once it has arrived."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while len(self.sent(method)) < count:
                 await self._arrived.wait()
         return self.sent(method)[count - 1]
@@ -118,7 +118,7 @@ class WireServer(Peer):
 
     async def answer_to(self, request_id: int | str) -> Frame:
         """The frame that answers a request of this server's, once it has arrived."""
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while not (found := self.answered(request_id)):
                 await self._arrived.wait()
         return found[0]
