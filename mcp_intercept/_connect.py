@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
 from mcp_intercept._current import current_cassette, is_led
+from mcp_intercept._groups import raise_ungrouped
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import is_plain_function_of_two
@@ -22,8 +22,6 @@ from mcp_intercept.errors import InterceptError, UnsupportedTargetError
 if TYPE_CHECKING:
     import mcp.types as types
     from mcp.client.session import ElicitationFnT, ListRootsFnT, LoggingFnT, MessageHandlerFnT, SamplingFnT
-
-logger = logging.getLogger("mcp_intercept")
 
 Mode: TypeAlias = Literal["legacy", "auto"]
 """`"legacy"` is the `initialize` handshake; `"auto"` asks `server/discover` first, where the SDK can (line 2)."""
@@ -124,7 +122,7 @@ async def connect(
                     body_error = error
                     raise
     except BaseException as error:  # noqa: ASYNC103 - it is always raised
-        _raise_ungrouped(error, body_error)
+        raise_ungrouped(error, body_error)
 
 
 def _is_url(server: object) -> bool:
@@ -160,35 +158,3 @@ def _streams_of(
 def _described(server: object) -> str:
     # A string may be a command line or a URL with a secret in it.
     return "a str that is no URL" if isinstance(server, str) else f"an object of type {type(server).__name__}"
-
-
-def _inside(error: BaseException | None) -> tuple[BaseException, ...]:
-    exceptions: tuple[BaseException, ...] = getattr(error, "exceptions", ())
-    return exceptions
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    inside = _inside(error)
-    return [leaf for one in inside for leaf in _leaves(one)] if inside else [error]
-
-
-def _raise_ungrouped(error: BaseException, body_error: BaseException | None) -> None:
-    """Raise what left the body, else the one exception inside the groups that the transports made of it."""
-    original = error
-    # Trio may have rebuilt a group that the body raised, around the same exceptions.
-    body_group = _inside(body_error)
-    while len(_inside(original)) == 1 and original is not body_error and _inside(original) != body_group:
-        original = _inside(original)[0]
-    if isinstance(body_error, Exception):
-        if original is not body_error:
-            logger.debug(
-                "the connection failed as well while it closed: %s", [type(e).__name__ for e in _leaves(error)]
-            )
-        original = body_error
-    context = original.__context__
-    try:
-        raise original
-    finally:
-        # Raising it here would chain it to the group it came in.
-        original.__context__ = context
-        del error, original, body_error

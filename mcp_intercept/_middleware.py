@@ -425,7 +425,7 @@ def check_middleware(middleware: AnyMiddleware) -> None:
     if isinstance(middleware, Middleware):
         hooks = _hooks_of(middleware, ["on_message", "on_request", "on_notification", *middleware._hooks.values()])
     for layer in [middleware, *hooks]:
-        misfit = why_not_two(layer)
+        misfit = misfit_of(layer, 2)
         if misfit:
             raise MiddlewareError(
                 f"middleware {describe(layer)}{signature(layer)} cannot be called with (context, call_next): {misfit}",
@@ -433,14 +433,14 @@ def check_middleware(middleware: AnyMiddleware) -> None:
             )
 
 
-def why_not_two(function: Callable[..., Any]) -> str | None:
-    """What keeps a callable from being called with two positional arguments; `None` if nothing that is known."""
+def misfit_of(function: Callable[..., Any], arguments: int) -> str | None:
+    """What keeps a callable from being called with so many positional arguments; `None` if nothing that is known."""
     try:
         parameters = signature(function)
     except (TypeError, ValueError):
         return None  # some callables written in C have none
     try:
-        parameters.bind(None, None)
+        parameters.bind(*[None] * arguments)
     except TypeError as error:
         return str(error)
     return None
@@ -449,7 +449,7 @@ def why_not_two(function: Callable[..., Any]) -> str | None:
 def is_plain_function_of_two(callback: Any) -> bool:
     """Whether `callback` can be called with two arguments, and need not be awaited."""
     is_async = iscoroutinefunction(callback) or iscoroutinefunction(getattr(callback, "__call__", None))  # noqa: B004 - not asked whether it can be called
-    return callable(callback) and not is_async and why_not_two(callback) is None
+    return callable(callback) and not is_async and misfit_of(callback, 2) is None
 
 
 def layers_of(middleware: AnyMiddleware, method: str | None, kind: Kind) -> list[AnyMiddleware]:

@@ -64,7 +64,7 @@ async def test_the_example_runs(name: str) -> None:
         "McpError": getattr(mcp, "McpError" if LINE_1 else "MCPError"),
     }
     code = compile(EXAMPLES[name], name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         returned = eval(code, namespace)
         if inspect.isawaitable(returned):
             await returned

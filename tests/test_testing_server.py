@@ -65,13 +65,6 @@ def text_of(result: Any) -> str:
     return text
 
 
-def inside(error: Any) -> Any:
-    """The one exception inside of groups."""
-    while hasattr(error, "exceptions"):
-        [error] = error.exceptions
-    return error
-
-
 def failing(result: Any) -> Any:
     async def fail(asked: Any) -> Any:
         raise result
@@ -123,6 +116,16 @@ async def test_the_handshake_says_who_it_is_and_what_it_can(way: str) -> None:
     assert shaken["serverInfo"] == {"name": "weather", "version": "7"}
     assert shaken["instructions"] == "Ask nicely."
     assert shaken["capabilities"] == {"tools": {}}
+
+
+async def test_capabilities_are_those_of_what_is_scripted() -> None:
+    server = ScriptedServer()
+    server.on_resource("memo://1")
+    for method in ("tools/list", "tools/call", "completion/complete", "logging/setLevel", "ping"):
+        server.on(method)
+    async with server.transport() as streams, ClientSession(*streams) as session:
+        shaken = dumped(await session.initialize())
+    assert shaken["capabilities"] == {"completions": {}, "logging": {}, "resources": {}, "tools": {}}
 
 
 async def test_capabilities_can_be_given() -> None:
@@ -178,7 +181,7 @@ async def test_a_server_of_the_new_version_refuses_the_handshake() -> None:
 
 
 def test_there_is_no_other_version() -> None:
-    with pytest.raises(InterceptError, match="one of 2024-11-05, .*, 2026-07-28, not '2030-01-01'"):
+    with pytest.raises(InterceptError, match="None or '2024-11-05' or .* or '2026-07-28', not '2030-01-01'"):
         ScriptedServer(protocol_version="2030-01-01")
 
 
@@ -215,7 +218,13 @@ async def test_a_tool_answers_with_anything_that_stands_for_a_result(kind: str, 
 @every_way
 @pytest.mark.parametrize("raised", [True, False])
 async def test_an_exception_is_a_json_rpc_error(way: str, raised: bool) -> None:
-    errors = [ScriptedServer.error(-32000, "no", {"a": 1}), rpc_error(-32001, "nor"), ValueError("bad"), KeyError()]
+    errors = [
+        ScriptedServer.error(-32000, "no", {"a": 1}),
+        rpc_error(-32001, "nor"),
+        ValueError("bad"),
+        KeyError(),
+        KeyError("city"),
+    ]
     server = ScriptedServer()
     server.on_tool("tool", *(map(failing, errors) if raised else errors))
     found: list[tuple[Any, ...]] = []
@@ -224,7 +233,13 @@ async def test_an_exception_is_a_json_rpc_error(way: str, raised: bool) -> None:
             with pytest.raises(Error) as caught:
                 await session.call_tool("tool")
             found.append((caught.value.error.code, caught.value.error.message, caught.value.error.data))
-    assert found == [(-32000, "no", {"a": 1}), (-32001, "nor", None), (-32603, "bad", None), (-32603, "KeyError", None)]
+    assert found == [
+        (-32000, "no", {"a": 1}),
+        (-32001, "nor", None),
+        (-32603, "bad", None),
+        (-32603, "KeyError", None),
+        (-32603, "KeyError: 'city'", None),
+    ]
 
 
 async def test_a_returned_exception_is_an_error_too() -> None:
@@ -305,13 +320,26 @@ async def test_a_script_of_a_notification_is_called_with_it() -> None:
 
 
 WRONG: dict[str, Callable[[ScriptedServer], Any]] = {
-    "not with an object of type int": lambda server: server.on_tool("tool", 3),
-    'it has "content" or "structuredContent"': lambda server: server.on_tool("tool", {"temperature": 3}),
+    "^tools/call 'tool': .*, not with an object of type int$": lambda server: server.on_tool("tool", 3),
+    'result, and has "content", .* write \\[block\\]': lambda server: server.on_tool("tool", {"temperature": 3}),
+    "a list is one answer, .* not objects of type str; give several": lambda server: server.on_tool("tool", ["a", "b"]),
+    "not objects of type NoneType": lambda server: server.on_tool("tool", [None]),
     "ValueError is a class; give an instance": lambda server: server.on_tool("tool", ValueError),
+    "<lambda> must take one argument, .*: too many": lambda server: server.on_tool("tool", lambda: "now"),
+    "call_soon must take one argument, .*: missing a required argument: 'b'": lambda server: server.on_tool(
+        "tool", call_soon
+    ),
     "not with an object of type float": lambda server: server.on_resource("memo://1", 1.5),
     "with a str, a dict, a model": lambda server: server.on_prompt("greet", b"hello"),
-    "with a dict, a model, None or an exception": lambda server: server.on("ping", "pong"),
+    r"arguments must be a list of names; write arguments=\['who'\]": lambda server: server.on_prompt(
+        "greet", arguments="who"
+    ),
+    "^ping: .* with a dict, a model, None or an exception": lambda server: server.on("ping", "pong"),
 }
+
+
+def call_soon(a: Any, b: Any) -> None:
+    """Takes the arguments one by one, as no script does."""
 
 
 @pytest.mark.parametrize("complaint", WRONG)
@@ -437,6 +465,19 @@ async def test_an_assertion_in_a_script_fails_the_test_even_if_its_error_is_swal
                 await session.call_tool("forecast", {"city": "Rome"})
 
 
+async def test_an_assertion_in_a_script_fails_the_test_of_a_lenient_server() -> None:
+    def check(arguments: dict[str, Any]) -> None:
+        raise AssertionError("another city")
+
+    server = ScriptedServer(strict=False)
+    server.on_tool("forecast", check)
+    with pytest.raises(AssertionError, match="another city"):  # noqa: PT012 - leaving is what raises
+        async with by_connect(server) as session:
+            with pytest.raises(Error):
+                await session.call_tool("forecast")
+    server.check()
+
+
 # What it hears.
 
 
@@ -544,6 +585,42 @@ async def test_a_script_asks_the_client_that_it_answers() -> None:
     assert [entry[0] for entry in ears.heard] == ["elicitation"]
 
 
+async def test_a_script_of_one_server_speaks_to_the_client_of_another() -> None:
+    one, other = ScriptedServer("one"), ScriptedServer("other")
+    ears = Ears()
+
+    async def ask_around(arguments: Any) -> str:
+        await other.ask("roots/list")
+        with pytest.raises(InterceptError, match="functions of a script"):
+            other.progress(1)
+        one.progress(1)
+        return "done"
+
+    one.on_tool("ask", ask_around)
+    async with by_connect(other, **ears.options), by_connect(one) as session:
+        assert text_of(await session.call_tool("ask")) == "done"
+    assert [entry[0] for entry in ears.heard] == ["roots"]
+
+
+async def test_a_script_that_calls_a_server_with_scripts_of_its_own_still_asks_its_client() -> None:
+    outer, inner = ScriptedServer("outer"), ScriptedServer("inner")
+    ears = Ears()
+
+    async def ask_outside(arguments: Any) -> None:
+        await outer.ask("roots/list")
+
+    async def pass_on(arguments: Any) -> str:
+        async with by_connect(inner) as session:
+            await session.call_tool("ask")
+        return "done"
+
+    inner.on_tool("ask", ask_outside)
+    outer.on_tool("pass on", pass_on)
+    async with by_connect(outer, **ears.options) as session, by_connect(outer):
+        await session.call_tool("pass on")
+    assert [entry[0] for entry in ears.heard] == ["roots"]
+
+
 async def test_a_question_that_is_refused_raises_the_error() -> None:
     server = ScriptedServer()
     async with by_connect(server):
@@ -573,7 +650,7 @@ async def test_a_question_that_is_given_up_is_taken_back() -> None:
             await server.wait_for("ping")
             await settled()
             tasks.cancel_scope.cancel()
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             await given_up.wait()
 
 
@@ -676,6 +753,23 @@ async def test_a_disconnected_server_hears_nothing_and_its_questions_end() -> No
     assert server.received == []
 
 
+async def test_a_client_that_hangs_up_ends_what_it_was_asked_and_cannot_be_asked_again() -> None:
+    server = ScriptedServer()
+
+    async def ask() -> None:
+        with pytest.raises(Error, match="Connection closed"):
+            await server.ask("ping")
+
+    async with server.transport() as (read, write):
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                await read.receive()
+                await write.aclose()
+        with pytest.raises(InterceptError, match="no client is connected"):
+            await server.ask("ping")
+
+
 @every_way
 async def test_a_call_that_is_given_up_is_given_up_by_the_server(way: str) -> None:
     server = ScriptedServer()
@@ -693,7 +787,7 @@ async def test_a_call_that_is_given_up_is_given_up_by_the_server(way: str) -> No
             await session.call_tool("hang")
         assert scope.cancelled_caught
         if not (LINE_1 and way == "ClientSession"):  # which tells nobody
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 await given_up.wait()
     assert given_up.is_set()
 
@@ -710,11 +804,16 @@ async def test_what_is_given_up_and_unknown_is_nothing() -> None:
 async def test_the_transport_can_be_left_at_any_moment() -> None:
     server = ScriptedServer()
     server.on_tool("hang", lambda arguments: anyio.sleep_forever())
-    for _ in range(2):
-        with anyio.move_on_after(0.02) as scope:
-            async with by_connect(server) as session:
-                await session.call_tool("hang")
-        assert scope.cancelled_caught
+
+    async def hang() -> None:
+        async with by_connect(server) as session:
+            await session.call_tool("hang")
+
+    for number in (1, 2):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(hang)
+            await server.wait_for("tools/call", number)
+            tasks.cancel_scope.cancel()
     async with server.transport() as (_, write):
         await write.send(message("tools/call", 1, {"name": "hang"}))
         await server.wait_for("tools/call", 3)
@@ -737,6 +836,16 @@ async def test_an_answer_nobody_waits_for_is_lost() -> None:
         await settled()
 
 
+@pytest.mark.parametrize("meta", [None, "m", []])
+async def test_a_request_whose_meta_is_no_object_is_answered(meta: Any) -> None:
+    server = ScriptedServer()
+    server.on_tool("climb", lambda arguments: server.progress(1))
+    async with server.transport() as (read, write):
+        await write.send(message("tools/call", 1, {"name": "climb", "_meta": meta}))
+        answer = (await read.receive()).message
+    assert (answer.root if LINE_1 else answer).result == {"content": []}
+
+
 async def test_what_ends_the_test_run_is_not_held_back() -> None:
     server = ScriptedServer()
 
@@ -744,17 +853,15 @@ async def test_what_ends_the_test_run_is_not_held_back() -> None:
         pass
 
     server.on_tool("tool", failing(EndOfRun()))
-    with pytest.raises(BaseException) as caught:  # noqa: PT011, PT012 - leaving is what raises
+    with pytest.raises(EndOfRun):  # noqa: PT012 - leaving is what raises
         async with server.transport() as (read, write):
             await write.send(message("tools/call", 1, {"name": "tool"}))
             await read.receive()
-    assert isinstance(inside(caught.value), EndOfRun)
 
 
 async def test_what_is_no_message_breaks_the_connection() -> None:
     server = ScriptedServer()
-    with pytest.raises(Exception) as caught:  # noqa: PT011, PT012 - leaving is what raises
+    with pytest.raises(AttributeError):  # noqa: PT012 - leaving is what raises
         async with server.transport() as (_, write):
             await write.send("junk")
             await anyio.sleep_forever()
-    assert isinstance(inside(caught.value), AttributeError)

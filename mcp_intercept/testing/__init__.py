@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from mcp_intercept.testing._faults import Fault, FaultMiddleware, FaultRule
 from mcp_intercept.testing._log import Message, MessageLog
-from mcp_intercept.testing._server import Received, Script, ScriptedServer
+from mcp_intercept.testing._received import Received
+from mcp_intercept.testing._script import Script
+from mcp_intercept.testing._server import ScriptedServer
 
 __all__ = ["Fault", "FaultMiddleware", "FaultRule", "Message", "MessageLog", "Received", "Script", "ScriptedServer"]

@@ -25,10 +25,10 @@ def session_message(frame: Frame) -> SessionMessage:
     return SessionMessage(types.jsonrpc_message_adapter.validate_python(frame))
 
 
-def dump_frame(message: Any) -> Frame:
-    """A JSON-RPC message, a model, as the dict that it is on the wire."""
-    frame: Frame = message.model_dump(by_alias=True, mode="json", exclude_none=True)
-    return frame
+def dump(model: Any) -> Frame:
+    """A model of the SDK's, such as a JSON-RPC message or a result, as the dict that it is on the wire."""
+    dumped: Frame = model.model_dump(by_alias=True, mode="json", exclude_none=True)
+    return dumped
 
 
 def make_error(code: int, message: str, data: Any = None) -> Exception:

@@ -13,7 +13,7 @@ from mcp_intercept._chain import NextFunctionT
 from mcp_intercept._context import Direction, Kind, MiddlewareContext, Outcome, outcome_of
 from mcp_intercept._middleware import Middleware
 from mcp_intercept.recording.interactions import name_in
-from mcp_intercept.testing._line import Frame, dump_frame
+from mcp_intercept.testing._line import Frame, dump
 
 _MAX_LINES = 5
 _MAX_VALUE = 80
@@ -124,7 +124,7 @@ class MessageLog(Middleware):
 
     def on_frame(self, direction: Direction, message: Any) -> None:
         """Note a JSON-RPC message; a `FrameListener`."""
-        self.frames.append((direction, dump_frame(message)))
+        self.frames.append((direction, dump(message)))
 
     def requests(self, method: str | None = None, *, direction: Direction | None = None) -> list[Message]:
         """The requests, in the order of arrival.
@@ -167,14 +167,25 @@ class MessageLog(Middleware):
         return [message.outcome for message in self.requests("tools/call")]
 
     def assert_called(self, tool: str, arguments: Mapping[str, Any] | None = None, /, **at_least: Any) -> list[Message]:
-        """Fail unless a tool was called; returns the calls that fit.
+        """Fail unless a tool was called, however often; returns the calls that fit.
 
         Values are compared as JSON: 1 is 1.0, but not true.
 
+        Example::
+
+            server = ScriptedServer()
+            server.on_tool("forecast", "sunny")
+            log = MessageLog()
+            async with connect(server.transport(), log) as session:
+                await session.call_tool("forecast", {"city": "Oslo", "days": 2})
+            log.assert_called("forecast", city="Oslo")
+            [call] = log.assert_called("forecast", {"city": "Oslo", "days": 2})
+            assert call.result["content"] == [{"type": "text", "text": "sunny"}]
+
         Args:
             tool: The name of the tool.
-            arguments: All its arguments.
-            at_least: Some of its arguments, where it may have others.
+            arguments: All its arguments, as the dict that they are: the call had no others.
+            at_least: Some of its arguments, by name; it may have had others.
 
         Raises:
             AssertionError: No call fits; it lists those that there were, the nearest first.

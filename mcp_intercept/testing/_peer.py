@@ -8,7 +8,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from mcp_intercept._sdk import line
-from mcp_intercept.testing._line import Frame, dump_frame, session_message
+from mcp_intercept.testing._line import Frame, dump, session_message
 
 
 class Peer:
@@ -27,7 +27,7 @@ class Peer:
         """Read until the client hangs up, and end then what was started for its messages."""
         async with anyio.create_task_group() as tasks:
             async for message in self._read:
-                self.received(dump_frame(line.frame_of(message)), message.metadata, tasks)
+                self.received(dump(line.frame_of(message)), message.metadata, tasks)
             tasks.cancel_scope.cancel()
 
     def received(self, frame: Frame, metadata: Any, tasks: TaskGroup) -> None:
