@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import anyio
 from anyio.lowlevel import checkpoint
 
+from mcp_intercept._groups import leaves
 from mcp_intercept._sdk.framing import frame_from, item_from
 from mcp_intercept._wire import read_along
 from mcp_intercept.recording.frames import Frame
@@ -74,13 +75,7 @@ class _Noting:
         self._writer.closed(self._number, "end of stream")
 
     def failed(self, error: BaseException) -> None:
-        self._writer.closed(self._number, type(_leaf(error)).__name__)
-
-
-def _leaf(error: BaseException) -> BaseException:
-    while inside := getattr(error, "exceptions", ()):
-        error = inside[0]
-    return error
+        self._writer.closed(self._number, type(leaves(error)[0]).__name__)
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.interactions import Interaction
 from mcp_intercept.recording.journal import Journal, journal_of
-from mcp_intercept.recording.matching import Rules, canonical, differences
+from mcp_intercept.recording.matching import Rules, differences
 from mcp_intercept.recording.misses import Source
 from mcp_intercept.recording.played import Closed, PlayedConnection
 from mcp_intercept.recording.player import Player
@@ -33,6 +33,7 @@ from mcp_intercept.recording.recovery import recover
 from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles, folder_of
+from mcp_intercept.recording.values import canonical
 
 few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from mcp_intercept.recording.compatibility import Change, compare
 from mcp_intercept.recording.interactions import Interaction
-from mcp_intercept.recording.surface import Change, Surface, compare
+from mcp_intercept.recording.surface import Surface
 
 Json = Any
 
@@ -191,6 +192,8 @@ def test_a_capability_that_offers_less_breaks() -> None:
 def test_a_capability_that_is_said_not_to_be_there_may_as_well_not_be_named() -> None:
     old, new = Surface(capabilities={"resources": {"subscribe": False}}), Surface(capabilities={"resources": {}})
     assert compare(old, new) == compare(new, old) == []
+    old, new = Surface(capabilities={"experimental": {}}), Surface(capabilities={})
+    assert compare(old, new) == compare(new, old) == []
 
 
 def test_descriptions_titles_icons_and_meta_break_nobody() -> None:
@@ -334,6 +337,44 @@ NARROWER: list[tuple[Json, Json, str, str]] = [
     ({"properties": {"ab": {}, "b": {}}}, {"patternProperties": {"^a": STRING}}, "/patternProperties/^a/type", ""),
     ({"properties": {"ab": {}}}, {"patternProperties": {"(?<a>": STRING}}, "/patternProperties/(?<a>/type", ""),
     (
+        {"properties": {"ab": {}}},
+        {"patternProperties": {"a{9999999999}": {"maximum": 0}}},
+        "/patternProperties/a{9999999999}/maximum",
+        "",
+    ),
+    (
+        {"type": "integer", "exclusiveMinimum": 0},
+        {"type": "integer", "minimum": 1.5},
+        "/minimum",
+        "minimum was nothing, is 1.5",
+    ),
+    ({"minimum": 0}, {"minimum": 0.5}, "/minimum", "minimum was 0, is 0.5"),
+    ({"enum": [["a"], ["b"]]}, {"enum": ["a"], "const": "b"}, "/enum", '["a"], ["b"] is not allowed any more'),
+    (
+        {"properties": {"a": STRING}, "dependentRequired": {"a": ["b"]}},
+        {"properties": {"a": STRING, "b": INTEGER}, "dependentRequired": {"a": ["b"]}},
+        "/properties/b/type",
+        "",
+    ),
+    (
+        {"properties": {"a": {}}, "propertyNames": {"maxLength": 1}},
+        {"properties": {"a": {}, "b": INTEGER}, "propertyNames": {"maxLength": 1}},
+        "/properties/b/type",
+        "",
+    ),
+    (
+        {"properties": {"a": {}}, "minProperties": 2},
+        {"properties": {"a": {}, "b": INTEGER}, "minProperties": 2},
+        "/properties/b/type",
+        "",
+    ),
+    (
+        {"properties": {"a": {}}, "enum": [{"b": 1}]},
+        {"properties": {"a": {}, "b": STRING}, "enum": [{"b": 1}]},
+        "/properties/b/type",
+        "",
+    ),
+    (
         {"patternProperties": {"^a": {}, "^b": STRING}},
         {"patternProperties": {"^a": STRING, "^b": STRING}},
         "/patternProperties/^a/type",
@@ -409,6 +450,11 @@ SAME: list[tuple[Json, Json]] = [
     ({"type": ["integer", "null"]}, {"anyOf": [INTEGER, NULL]}),
     ({"type": ["integer", "null"]}, {"oneOf": [INTEGER, NULL]}),
     ({"type": "integer", "minimum": 1}, {"allOf": [INTEGER, {"minimum": 1}]}),
+    (
+        {"type": "integer", "exclusiveMinimum": 0, "maximum": 9},
+        {"type": "integer", "minimum": 1, "exclusiveMaximum": 10},
+    ),
+    ({"type": "integer", "minimum": 0.5}, {"type": "integer", "exclusiveMinimum": 0.5}),
     (INTEGER, {"type": "number", "multipleOf": 1}),
     ({"multipleOf": 0.1}, {"allOf": [{"multipleOf": 0.1}, {"multipleOf": 0.05}]}),
     ({"enum": [1, 2]}, {"enum": [1, 2, 1.0], "minimum": 1, "maximum": 2}),
@@ -481,6 +527,11 @@ def test_the_same_written_in_another_way_breaks_nobody(one: Json, other: Json) -
         ),
         ({"if": STRING, "then": {"minLength": 1}}, {"if": {"type": ["string"]}, "then": {"minLength": 1.0}}),
         ({"dependentSchemas": {"a": {"required": ["b", "c"]}}}, {"dependentSchemas": {"a": {"required": ["c", "b"]}}}),
+        ({"dependentRequired": {"a": ["b", "c"]}}, {"dependentRequired": {"a": ["c", "b"]}}),
+        (
+            {"dependencies": {"a": ["b", "c"], "b": STRING}},
+            {"dependencies": {"a": ["c", "b"], "b": {"type": ["string"]}}},
+        ),
     ],
 )
 def test_another_order_or_description_is_no_other_schema(old: Json, new: Json) -> None:
@@ -501,6 +552,12 @@ UNJUDGED: list[tuple[Json, Json, str]] = [
         {"properties": {"a": STRING}, "unevaluatedProperties": False},
         "/unevaluatedProperties",
     ),
+    (
+        {"additionalProperties": True, "unevaluatedProperties": False},
+        {"unevaluatedProperties": False},
+        "/unevaluatedProperties",
+    ),
+    ({"items": True, "unevaluatedItems": False}, {"unevaluatedItems": False}, "/unevaluatedItems"),
     ({"oneOf": [{"minimum": 1}, {"maximum": 0}]}, {"oneOf": [{"minimum": 1}, {"maximum": 1}]}, "/oneOf"),
     ({"$ref": "https://example.org/a"}, {"$ref": "https://example.org/b"}, "/$ref"),
     ({"$ref": "#a"}, {"$ref": "#b"}, "/$ref"),
@@ -544,11 +601,57 @@ def test_a_reference_by_name_breaks_if_anything_changes_that_it_may_lead_to() ->
     assert breaks(takes(old, new))
 
 
+def identified(leaf: Json, root: str | None, name: str, reference: str) -> Surface:
+    """A tool with an argument that refers to one of its own schemas by name."""
+    schemas = {"x": {"$id": name, **leaf}, "y": {"$id": "y"}}
+    properties = {"a": {"$ref": reference}}
+    return with_tool(inputSchema={"$defs": schemas, "properties": properties} | ({"$id": root} if root else {}))
+
+
+def test_a_reference_to_a_schema_by_its_id_is_followed() -> None:
+    old, new = (identified({"type": kind}, "https://example.org/all", "x", "x") for kind in ("integer", "number"))
+    assert told(compare(old, new)) == [
+        (
+            "compatible",
+            "/inputSchema/properties/a/type",
+            "a number that is not whole is allowed now",
+        )
+    ]
+    assert breaks(told(compare(new, old)))
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "reference"),
+    [
+        (None, "https://example.org/x", "https://example.org/x"),
+        (None, "y", "y"),
+        (None, "x", "#/$defs/x"),
+        ("https://example.org/all", "x", "https://example.org/all#/$defs/x"),
+    ],
+)
+def test_a_reference_by_id_that_is_not_plain_breaks_if_anything_changes_that_it_may_lead_to(
+    root: str | None, name: str, reference: str
+) -> None:
+    old, new = (identified({"type": kind}, root, name, reference) for kind in ("string", "null"))
+    detail = 'what it says with "$ref" is not the same; it cannot be judged'
+    assert told(compare(old, new)) == [("breaking", "/inputSchema/properties/a/$ref", detail)]
+    assert compare(old, copy.deepcopy(old)) == []
+
+
 def test_an_argument_that_may_be_left_out_may_be_added() -> None:
     old = {"type": "object", "properties": {"city": STRING}, "required": ["city"]}
     new = {"type": "object", "properties": {"city": STRING, "days": INTEGER}, "required": ["city"]}
     changes = compare(with_tool(inputSchema=old), with_tool(inputSchema=new))
     assert told(changes) == [("compatible", "/inputSchema/properties/days", '"days" is new')]
+
+
+@pytest.mark.parametrize(
+    "something", [{"const": {"days": "7"}}, {"minProperties": 1}, {"propertyNames": {"maxLength": 9}}]
+)
+def test_a_tool_that_took_arguments_without_naming_them_may_not_begin_to_ask_for_types(something: Json) -> None:
+    old = {"type": "object", **something}
+    changes = compare(with_tool(inputSchema=old), with_tool(inputSchema={**old, "properties": {"days": INTEGER}}))
+    assert ("breaking", "/inputSchema/properties/days/type") in {(kind, where) for kind, where, _ in told(changes)}
 
 
 @pytest.mark.parametrize("nothing", [{"type": "object"}, {}, {"type": "object", "properties": {}}])
@@ -719,6 +822,9 @@ def composed(inner: st.SearchStrategy[Json]) -> st.SearchStrategy[Json]:
             closed, optional={"patternProperties": st.dictionaries(st.sampled_from(["^a", "b"]), inner, max_size=2)}
         ),
         st.fixed_dictionaries({}, optional={"items": inner, "prefixItems": some, "contains": inner}),
+        st.fixed_dictionaries({"unevaluatedProperties": inner}, optional=closed),
+        st.fixed_dictionaries({"unevaluatedItems": inner}, optional={"items": st.just(True), "prefixItems": some}),
+        st.fixed_dictionaries({"if": inner}, optional={"then": inner, "else": inner}),
         *(
             st.fixed_dictionaries({keyword: some}, optional={"type": KEYWORDS["type"]})
             for keyword in ("allOf", "anyOf", "oneOf")

@@ -10,9 +10,11 @@ from typing import Any, Final, Literal
 
 from mcp_intercept._cassette_cli.lines import TERMINAL, check_server, counted, opened, say, say_json
 from mcp_intercept._context import printable
+from mcp_intercept.recording.compatibility import Change, compare
 from mcp_intercept.recording.interactions import Interaction
-from mcp_intercept.recording.matching import REPEATED, Difference, Rules, canonical, differences
-from mcp_intercept.recording.surface import Change, Surface, compare
+from mcp_intercept.recording.matching import REPEATED, Difference, Rules, differences
+from mcp_intercept.recording.surface import Surface
+from mcp_intercept.recording.values import canonical
 
 FailOn = Literal["breaking", "compatible", "any", "never"]
 

@@ -18,13 +18,14 @@ from mcp_intercept._cassette_cli.diff import CallChange, FailOn, ServerChange, c
 from mcp_intercept._cassette_cli.lines import TERMINAL, counted, opened, say, server_in
 from mcp_intercept._connect import Mode, connect
 from mcp_intercept._context import printable
+from mcp_intercept._groups import leaves
 from mcp_intercept._sdk import line
 from mcp_intercept.errors import InterceptError
+from mcp_intercept.recording.compatibility import Change
 from mcp_intercept.recording.eras import is_question
 from mcp_intercept.recording.interactions import Interaction
+from mcp_intercept.recording.looks import is_placeholder
 from mcp_intercept.recording.matching import holds_placeholder
-from mcp_intercept.recording.redaction import is_placeholder
-from mcp_intercept.recording.surface import Change
 from mcp_intercept.recording.values import is_array, is_object
 
 Calls = Literal["none", "reading", "all"]
@@ -197,6 +198,5 @@ def _numbers(calls: Sequence[Interaction]) -> str:
 
 
 def _said(error: BaseException) -> str:
-    while inside := getattr(error, "exceptions", ()):
-        error = inside[0]
-    return printable(f"{type(error).__name__}{f': {error}' if str(error) else ''}", 500)
+    leaf = leaves(error)[0]
+    return printable(f"{type(leaf).__name__}{f': {leaf}' if str(leaf) else ''}", 500)

@@ -13,26 +13,24 @@ import json
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, TypeAlias, TypeGuard
+from typing import Any, Final, Literal, NamedTuple
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteFormatError
+from mcp_intercept.recording.eras import SERVER_INFO, meta_of
 from mcp_intercept.recording.interactions import Interaction, title_of
 from mcp_intercept.recording.lines import FORMAT
 from mcp_intercept.recording.matching import HANDSHAKES
 from mcp_intercept.recording.recorder import STATE, SUBSCRIPTION_ID
+from mcp_intercept.recording.values import Json, as_object, is_array, is_object
 
 _MCP_CASSETTE_FORMAT: Final = 3
 _MCP_RECORDER_FORMAT: Final = "1"
 
-# Where a result of protocol 2026-07-28 says who has made it.
-_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 _UNKNOWN_SERVER: Final = "server"
 
 _DIRECTIONS: Final[dict[str, Literal["client", "server"]]] = {"client->server": "client", "server->client": "server"}
 """Who sends, in the words of mcp-rec."""
-
-Json: TypeAlias = Any
 
 
 class _Sent(NamedTuple):
@@ -79,8 +77,7 @@ def convert(path: Path) -> list[Interaction]:
 
 def _whole(text: str) -> dict[str, Any] | None:
     """The file as one object, or `None` if it is none."""
-    value = _json(text)
-    return value if _is_dict(value) else None
+    return as_object(_json(text))
 
 
 def _json(text: str) -> Json:
@@ -89,14 +86,6 @@ def _json(text: str) -> Json:
         return json.loads(text)
     except (ValueError, RecursionError):
         return None
-
-
-def _is_dict(value: Json) -> TypeGuard[dict[str, Any]]:
-    return isinstance(value, dict)
-
-
-def _is_list(value: Json) -> TypeGuard[list[Any]]:
-    return isinstance(value, list)
 
 
 def _of_mcp_cassette(whole: dict[str, Any], path: Path) -> Iterator[_Sent]:
@@ -108,7 +97,7 @@ def _of_mcp_cassette(whole: dict[str, Any], path: Path) -> Iterator[_Sent]:
             path=path,
         )
     for i, entry in enumerate(whole["messages"]):
-        if not _is_dict(entry) or entry.get("sender") not in ("client", "server"):
+        if not is_object(entry) or entry.get("sender") not in ("client", "server"):
             raise CassetteFormatError(f"messages[{i}] is no message with a sender and a payload", path=path)
         if entry.get("kind") in ("raw", "unclassified"):
             continue  # what a server prints by mistake
@@ -127,7 +116,7 @@ def _of_mcp_recorder(whole: dict[str, Any], path: Path) -> Iterator[_Sent]:
         )
     for i, entry in enumerate(whole["interactions"]):
         at = f"interactions[{i}]"
-        if not _is_dict(entry) or entry.get("type") not in ("lifecycle", "notification", "jsonrpc_request"):
+        if not is_object(entry) or entry.get("type") not in ("lifecycle", "notification", "jsonrpc_request"):
             raise CassetteFormatError(f"{at} is no request with a response", path=path)
         if entry["type"] == "lifecycle":
             continue  # of HTTP
@@ -143,7 +132,7 @@ def _of_mcp_recorder(whole: dict[str, Any], path: Path) -> Iterator[_Sent]:
             _warn(path, f"{at} ({title}) is left out: mcp-recorder kept {what}; record it anew")
         else:
             # The two belong together whatever ids they have: clients that take turns use the same.
-            answer = {**response, "id": request.get("id")} if _is_dict(response) else response
+            answer = {**response, "id": request.get("id")} if is_object(response) else response
             yield _Sent("client", request)
             yield _Sent("server", _message(answer, at, path))
 
@@ -155,18 +144,18 @@ def _of_mcp_rec(text: str, path: Path) -> Iterator[_Sent]:
         if not line.strip():
             continue
         entry = _json(line)
-        said = entry.get("msg") if _is_dict(entry) else None
-        by = _DIRECTIONS.get(str(entry.get("dir"))) if _is_dict(entry) else None
+        said = entry.get("msg") if is_object(entry) else None
+        by = _DIRECTIONS.get(str(entry.get("dir"))) if is_object(entry) else None
         if by is None or said is None:
             if recognised:
                 raise CassetteFormatError("this is no line of a recording by mcp-rec", path=path, line=number)
-            if _is_dict(entry) and entry.get("format") == FORMAT:
+            if is_object(entry) and entry.get("format") == FORMAT:
                 raise CassetteFormatError("this is a cassette of mcp-intercept already; use it as it is", path=path)
             break
         recognised = True
-        if _is_dict(said) and said.get("_unparsed"):
+        if is_object(said) and said.get("_unparsed"):
             continue  # what a server prints by mistake
-        for message in said if _is_list(said) else [said]:
+        for message in said if is_array(said) else [said]:
             yield _Sent(by, _message(message, "this", path, number))
     if not recognised:
         raise CassetteFormatError(
@@ -182,12 +171,12 @@ def _message(message: Json, at: str, path: Path, line: int | None = None) -> dic
     Raises:
         CassetteFormatError: It is no message of JSON-RPC.
     """
-    if _is_dict(message):
+    if is_object(message):
         error = message.get("error")
         if isinstance(message.get("method"), str) and message["method"]:
-            if message.get("params") is None or _is_dict(message["params"]):
+            if message.get("params") is None or is_object(message["params"]):
                 return message
-        elif "id" in message and (_is_dict(message.get("result")) or (_is_dict(error) and _is_error(error))):
+        elif "id" in message and (is_object(message.get("result")) or (is_object(error) and _is_error(error))):
             return message
     raise CassetteFormatError(f"{at} is no message of JSON-RPC", path=path, line=line)
 
@@ -231,7 +220,7 @@ class _Connection:
         """What a message that the server sent of itself belongs to."""
         params = _params(sent.message)
         waiting = list(self.pending.values())
-        linked = self.pending.get(str(_meta(params).get(SUBSCRIPTION_ID)))
+        linked = self.pending.get(str(meta_of(params).get(SUBSCRIPTION_ID)))
         if linked is not None:
             return linked.interaction
         if (token := params.get("progressToken")) is not None:
@@ -247,8 +236,8 @@ class _Connection:
         """What the server calls itself."""
         for interaction in self.interactions:
             result = interaction.result if interaction.method in HANDSHAKES else None
-            for info in (result or {}).get("serverInfo"), _meta(result or {}).get(_SERVER_INFO):
-                if _is_dict(info) and isinstance(info.get("name"), str) and info["name"]:
+            for info in (result or {}).get("serverInfo"), meta_of(result).get(SERVER_INFO):
+                if is_object(info) and isinstance(info.get("name"), str) and info["name"]:
                     return str(info["name"])
         return _UNKNOWN_SERVER
 
@@ -308,7 +297,7 @@ class _Reader:
         connection.settled = connection.settled or method not in HANDSHAKES
         if "id" in message:
             connection.ids.add(str(message["id"]))
-            asked = _Asked(interaction, _meta(params).get("progressToken"), sent.exchange)
+            asked = _Asked(interaction, meta_of(params).get("progressToken"), sent.exchange)
             connection.pending[str(message["id"])] = asked
 
     def _answered(self, message: dict[str, Any]) -> None:
@@ -337,7 +326,7 @@ class _Reader:
             params = _without(params, "_meta")
         else:
             event = {"server_notification": method}
-            meta = _without(_meta(params), SUBSCRIPTION_ID)
+            meta = _without(meta_of(params), SUBSCRIPTION_ID)
             params = _without(params, "_meta", "progressToken" if method == "notifications/progress" else "_meta")
             params |= {"_meta": meta} if meta else {}
         events.append(event | {"params": params} if params else event)
@@ -354,11 +343,6 @@ def _outcome(message: dict[str, Any]) -> dict[str, Any]:
 
 def _params(message: dict[str, Any]) -> dict[str, Any]:
     return message.get("params") or dict[str, Any]()
-
-
-def _meta(params: dict[str, Any]) -> dict[str, Any]:
-    meta = params.get("_meta")
-    return meta if _is_dict(meta) else {}
 
 
 def _without(params: dict[str, Any], *names: str) -> dict[str, Any]:

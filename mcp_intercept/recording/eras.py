@@ -8,6 +8,7 @@ Up to 2025-11-25 a session begins with `initialize`, and a server asks the clien
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 from mcp_intercept.recording.values import is_object
@@ -16,7 +17,7 @@ QUESTION: Final = "question"
 """The key of the only question in a result of ours."""
 
 _VERSION: Final = "io.modelcontextprotocol/protocolVersion"
-_SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 _MODERN_MEMBERS: Final = frozenset({"resultType", "ttlMs", "cacheScope"})
 _CAPABILITIES: Final = {
     "tools/": "tools",
@@ -44,14 +45,19 @@ def initialize_result(
         return {**recorded, "protocolVersion": min(str(recorded.get("protocolVersion")), requested)}
     if discovered is not None:
         meta: dict[str, Any] = discovered.get("_meta") or {}
-        info = meta.get(_SERVER_INFO) or {"name": server, "version": ""}
+        info = meta.get(SERVER_INFO) or {"name": server, "version": ""}
         result: dict[str, Any] = {"capabilities": discovered.get("capabilities") or {}, "serverInfo": info}
         if "instructions" in discovered:
             result["instructions"] = discovered["instructions"]
     else:
-        kinds = {kind for begin, kind in _CAPABILITIES.items() if any(method.startswith(begin) for method in methods)}
-        result = {"capabilities": {kind: {} for kind in sorted(kinds)}, "serverInfo": {"name": server, "version": ""}}
+        result = {"capabilities": capabilities_of(methods), "serverInfo": {"name": server, "version": ""}}
     return {"protocolVersion": requested, **result}
+
+
+def capabilities_of(methods: Collection[str]) -> dict[str, Any]:
+    """What a server says that it is capable of, if these are the methods that it answers."""
+    kinds = {kind for begin, kind in _CAPABILITIES.items() if any(method.startswith(begin) for method in methods)}
+    return {kind: {} for kind in sorted(kinds)}
 
 
 def is_question(result: dict[str, Any]) -> bool:
@@ -95,7 +101,7 @@ def meta_of(params: dict[str, Any] | None) -> dict[str, Any]:
 
 def with_modern_members(method: str, result: dict[str, Any]) -> dict[str, Any]:
     """A result as it has to be from 2026-07-28 on."""
-    cached = {"ttlMs": 0, "cacheScope": "private"} if method.endswith(("/list", "/read")) else {}
+    cached = {"ttlMs": 0, "cacheScope": "private"} if method.endswith(("/list", "/read", "/discover")) else {}
     return {"resultType": "complete", **cached, **result}
 
 

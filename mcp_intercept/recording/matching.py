@@ -14,9 +14,9 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, InterceptError
-from mcp_intercept.recording.redaction import is_placeholder
+from mcp_intercept.recording.looks import is_placeholder
 from mcp_intercept.recording.stored import ANY, REGEX, SUBSET, Literally
-from mcp_intercept.recording.values import Json, is_array, is_object
+from mcp_intercept.recording.values import ABSENT, Json, is_array, is_object, parts_of_pointer, pointer_to
 
 Order: TypeAlias = Literal["any", "tool", "strict"]
 """In what order a cassette answers.
@@ -47,9 +47,6 @@ REPEATED: Final = HANDSHAKES | {
 
 _WITH_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
 _UNCOMPARED: Final = HANDSHAKES | {"ping"}
-_sorted = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-_FLOAT = re.compile(r"\d[.eE]")
-_ABSENT: Final[Any] = object()
 _ALL = "*"
 
 
@@ -172,7 +169,7 @@ def _path(option: str, place: Any) -> tuple[str, ...]:
         if "/" in place or place.startswith("$"):
             raise InterceptError(f"{option}: {place!r} is neither a name nor a JSON pointer such as '/place/lat'")
         return (place,)
-    return tuple(part.replace("~1", "/").replace("~0", "~") for part in place[1:].split("/"))
+    return tuple(parts_of_pointer(place))
 
 
 def without(value: Json, paths: tuple[tuple[str, ...], ...]) -> Json:
@@ -196,27 +193,6 @@ def _without(value: Json, path: tuple[str, ...]) -> Json:
         at = int(head)
         return [*value[:at], *([_without(value[at], tuple(rest))] if rest else []), *value[at + 1 :]]
     return value
-
-
-def canonical(value: Json) -> str:
-    """A text that is the same for values that are equal as JSON, and for no others.
-
-    Raises:
-        ValueError: It is nested too deeply, or no JSON.
-    """
-    try:
-        text = _sorted(value)
-        return _sorted(_whole(value)) if _FLOAT.search(text) else text
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"no JSON: {type(error).__name__}") from error
-
-
-def _whole(value: Json) -> Json:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if is_object(value):
-        return {key: _whole(item) for key, item in value.items()}
-    return [_whole(item) for item in value] if is_array(value) else value
 
 
 def holds_placeholder(value: Json) -> bool:
@@ -265,7 +241,7 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
         return
     if is_object(recorded):
         kind = _placeholder(recorded)
-        if kind == ANY and found is not _ABSENT:
+        if kind == ANY and found is not ABSENT:
             return
         if kind == REGEX:
             if not isinstance(found, str) or re.fullmatch(recorded[kind], found) is None:
@@ -276,13 +252,13 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
             return
         if is_object(found):
             for key in [*recorded, *(key for key in found if key not in recorded and not subset)]:
-                inside = f"{at}/{key.replace('~', '~0').replace('/', '~1')}"
-                _compare(recorded.get(key, _ABSENT), found.get(key, _ABSENT), inside, subset, places, limit)
+                before, now = recorded.get(key, ABSENT), found.get(key, ABSENT)
+                _compare(before, now, pointer_to(at, key), subset, places, limit)
             return
     if is_array(recorded) and is_array(found):
         for index in range(max(len(recorded), len(found))):
-            before = recorded[index] if index < len(recorded) else _ABSENT
-            now = found[index] if index < len(found) else _ABSENT
+            before = recorded[index] if index < len(recorded) else ABSENT
+            now = found[index] if index < len(found) else ABSENT
             _compare(before, now, f"{at}/{index}", subset, places, limit)
         return
     if not _equal(recorded, found):
@@ -330,7 +306,7 @@ def holds_hidden(value: Json) -> bool:
 
 def shown(value: Json, limit: int = 80) -> str:
     """A value as JSON for a report: on one line, control characters escaped, cut short."""
-    if value is _ABSENT:
+    if value is ABSENT:
         return "(absent)"
     try:
         text = json.dumps(value, ensure_ascii=False)

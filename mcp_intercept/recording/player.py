@@ -19,7 +19,6 @@ from mcp_intercept.recording.matching import (
     REPEATED,
     Difference,
     Rules,
-    canonical,
     differences,
     hidden,
     holds_hidden,
@@ -29,6 +28,7 @@ from mcp_intercept.recording.matching import (
 from mcp_intercept.recording.misses import Drift, Miss, Nearest, Reason, Source
 from mcp_intercept.recording.redaction import Redactor
 from mcp_intercept.recording.store import Bucket, CassetteFile
+from mcp_intercept.recording.values import canonical
 
 _MOST_COMPARED: Final = 200
 _MOST_NEAREST: Final = 3
