@@ -17,7 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from mcp_intercept.errors import InterceptError
-from mcp_intercept.recording.redaction import Finding, Redaction, Redactor, is_placeholder, scan
+from mcp_intercept.recording.looks import is_placeholder
+from mcp_intercept.recording.redaction import Redaction, Redactor
+from mcp_intercept.recording.scan import Finding, scan
 
 DEFAULT = Redactor(Redaction())
 

@@ -11,7 +11,8 @@ from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.lines import FORMAT
 from mcp_intercept.recording.recorder import JOURNAL
-from mcp_intercept.recording.redaction import Redaction, Redactor, scan
+from mcp_intercept.recording.redaction import Redaction, Redactor
+from mcp_intercept.recording.scan import scan
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import decode, is_object
 

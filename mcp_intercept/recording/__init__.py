@@ -7,7 +7,8 @@ the wire. Above: `use_cassette()`, which stands between a session and its transp
 from mcp_intercept.recording.interactions import Interaction
 from mcp_intercept.recording.matching import Difference
 from mcp_intercept.recording.misses import MISS_CODE, Drift, Miss, Nearest, Source
-from mcp_intercept.recording.redaction import Finding, Redaction, Redactor, scan
+from mcp_intercept.recording.redaction import Redaction, Redactor
+from mcp_intercept.recording.scan import Finding, scan
 
 __all__ = [
     "MISS_CODE",

@@ -30,6 +30,7 @@ STATE: Final = "recorded"
 _sent_last: ContextVar[tuple[int, int]] = ContextVar("mcp_intercept_sent_last")
 _recordings = count(1)
 
+_LINE: Final = b',"line":{'
 # Above this, it is read again from the journal.
 _KEPT_BYTES = 512
 
@@ -233,16 +234,14 @@ class Recorder:
         self.count -= 1  # it is no message
 
     def _put(self, head: dict[str, Any], line: dict[str, Any] | None) -> None:
-        text = encode(head)
         body: Body = b""
         if line is None:
-            text += b"\n"
-            self.journal.write(text)
+            self.journal.write(encode(head) + b"\n")
         else:
-            members = encode(line)[1:-1]
-            begin = len(text) - 1 + len(b',"line":{')
-            text = text[:-1] + b',"line":{' + members + b"}}\n"
-            at = self.journal.write(text)
+            text = encode({**head, "line": line})
+            begin = text.index(_LINE) + len(_LINE)  # what else is in it has no members
+            members = text[begin:-2]
+            at = self.journal.write(text + b"\n")
             body = members if len(members) <= _KEPT_BYTES else (at + begin, len(members))
         self.assembly.add(head, body)
         self.count += 1
