@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 from mcp_intercept import connect, recording
 from mcp_intercept._cassette_cli.http import listen
 from mcp_intercept._cassette_cli.lines import bytes_in_words, schema_text
-from mcp_intercept._cassette_cli.serve import served
+from mcp_intercept._cassette_cli.serve import Pace, served
 from mcp_intercept._cli import main
 from mcp_intercept._sdk import line
 from mcp_intercept.recording.frames import Frame
@@ -1253,6 +1253,20 @@ def test_who_waits_in_vain_is_refused_and_ctrl_c_is_quiet(path: Path) -> None:
         assert b"Traceback" not in error
 
 
+def test_an_answer_does_not_come_together_with_the_progress_before_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    progress = {"server_notification": "notifications/progress", "params": {"progress": 1}}
+    said = {"server_notification": "notifications/message", "params": {"level": "info", "data": "half"}}
+    write(path, *call(1, "talk", None, progress, said), *call(2, "other", None, said))
+    pauses: list[float] = []
+    monkeypatch.setattr("mcp_intercept._cassette_cli.serve.sleep", pauses.append)
+    asked = [request(1, "talk", token=1), request(2, "other", token=2), request(3, "never")]
+    answers, _ = exchange(*asked, path=path, monkeypatch=monkeypatch, capsys=capsys)
+    assert [one.get("id") for one in answers] == [None, None, 1, None, 2, 3]
+    assert [pause > 0 for pause in pauses] == [False, False, True, False, False, False]
+
+
 @pytest.mark.anyio
 async def test_clients_of_the_sdk_are_served_over_stdio(path: Path) -> None:
     recorded_on_its_own(path)
@@ -1310,15 +1324,25 @@ MODERN = {"mcp-protocol-version": "2026-07-28"}
 
 
 @asynccontextmanager
-async def serving(path: Path, patience: float = 30, order: Any = "any") -> AsyncGenerator[Any, None]:
-    """A client for a server that plays the cassette."""
+async def running(
+    path: Path, patience: float = 30, order: Any = "any", host: str = "127.0.0.1"
+) -> AsyncGenerator[tuple[Any, Any], None]:
+    """A server that plays the cassette, behind a client for it."""
     with served(path, None, order, patience) as what:
-        server, url = listen(what, "127.0.0.1", 0)
+        server, url = listen(what, host, 0)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(server.serve)
+            url = url.replace("0.0.0.0", "127.0.0.1")
             async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as client:
-                yield client
+                yield client, server
             server.should_exit = True
+
+
+@asynccontextmanager
+async def serving(path: Path, **options: Any) -> AsyncGenerator[Any, None]:
+    """The client alone."""
+    async with running(path, **options) as (client, _):
+        yield client
 
 
 async def post(client: Any, message: Any, **headers: str) -> Any:
@@ -1341,7 +1365,7 @@ def events(text: str) -> list[Any]:
 
 
 async def next_event(lines: Any) -> Any:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         while not (text := await anext(lines)).startswith("data: "):
             pass
     return json.loads(text.removeprefix("data: "))
@@ -1371,7 +1395,7 @@ async def test_clients_of_protocol_2026_07_28_are_served_what_was_recorded_befor
 
     async with serving(path) as client:
         for _ in range(3):  # what is used up begins again
-            with anyio.fail_after(20):
+            with anyio.fail_after(60):
                 async with Client(
                     str(client.base_url).rstrip("/"), mode="2026-07-28", elicitation_callback=answer
                 ) as session:
@@ -1423,7 +1447,7 @@ async def test_what_belongs_to_no_request_comes_on_a_stream_of_its_own(path: Pat
             response = await post(client, {"id": asked["id"], "result": {"roots": []}}, mcp_session_id=session_id)
             assert response.status_code == 202
             assert (await next_event(lines))["method"] == then["server_notification"]
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             # Whoever has left may come again, as soon as that was noticed.
             while True:
                 async with client.stream("GET", "", headers=headers) as again:
@@ -1466,7 +1490,7 @@ async def test_what_is_not_as_it_should_be_is_refused(path: Path) -> None:
             answers.append(await post(client, request(1), mcp_session_id=session_id))
             answered.set()
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(60):
             async with anyio.create_task_group() as tasks:
                 # One of them waits for its answer, so that the other has an id that is taken.
                 tasks.start_soon(ask)
@@ -1476,6 +1500,113 @@ async def test_what_is_not_as_it_should_be_is_refused(path: Path) -> None:
                     cancelled = {"method": "notifications/cancelled", "params": {"requestId": about}}
                     await post(client, cancelled, mcp_session_id=session_id)
         assert [one.status_code for one in answers] == [400, 202]
+
+
+@on_asyncio
+@pytest.mark.anyio
+async def test_an_answer_over_http_does_not_come_together_with_the_progress_before_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = {"server_notification": "notifications/progress", "params": {"progress": 1}}
+    write(path, *HANDSHAKE, *call(3, "talk", None, progress))
+    waited: list[bool] = []
+    before = Pace.before
+
+    def noted(self: Pace, frame: Frame) -> float:
+        waited.append(before(self, frame) > 0)
+        return 0
+
+    monkeypatch.setattr(Pace, "before", noted)
+    async with serving(path) as client:
+        await post(client, request(1, "talk", token=1), mcp_session_id=await begin(client))
+    assert waited == [False, True]
+
+
+@on_asyncio
+@pytest.mark.anyio
+@pytest.mark.parametrize("way", ["deleted", "too many sessions", "the server ends"])
+async def test_who_waits_in_a_session_that_ends_is_told(path: Path, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_intercept._cassette_cli.http_app.MOST_SESSIONS", 1)
+    said = {"server_notification": "notifications/message", "params": {"level": "info", "data": "half"}}
+    write(path, *HANDSHAKE, *call(3, "book", None, said)[:-1], {"n": 3, "cancelled": True})
+    async with running(path) as (client, server):
+        headers = {"mcp-session-id": await begin(client)}
+        async with client.stream("POST", "", json={"jsonrpc": "2.0", **request(1)}, headers=headers) as answer:
+            lines = answer.aiter_lines()
+            assert (await next_event(lines))["method"] == "notifications/message"
+            if way == "deleted":
+                await client.delete("", headers=headers)
+            elif way == "too many sessions":
+                await begin(client)
+            else:
+                server.should_exit = True
+            told = await next_event(lines)
+    assert (told["id"], told["error"]["code"]) == (1, -32000)
+    assert way in told["error"]["message"]
+
+
+@on_asyncio
+@pytest.mark.anyio
+async def test_the_session_that_was_silent_longest_ends_for_one_that_is_too_many(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mcp_intercept._cassette_cli.http_app.MOST_SESSIONS", 2)
+    write(path, *HANDSHAKE)
+    ping = {"id": 1, "method": "ping"}
+    async with serving(path) as client:
+        first, second = await begin(client), await begin(client)
+        assert (await post(client, ping, mcp_session_id=first)).status_code == 200
+        third = await begin(client)
+        statuses = [(await post(client, ping, mcp_session_id=one)).status_code for one in (first, second, third)]
+    assert statuses == [200, 404, 200]
+
+
+@on_asyncio
+@pytest.mark.anyio
+async def test_a_message_that_is_too_long_is_not_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_intercept._cassette_cli.http_app.MOST_BYTES", 300)
+    write(path, *HANDSHAKE)
+    ping = {"id": 1, "method": "ping"}
+    async with serving(path) as client:
+        session_id = await begin(client)
+        statuses = [
+            (await post(client, {**ping, "params": {"_meta": {"x": "x" * n}}}, mcp_session_id=session_id)).status_code
+            for n in (10, 300, 3_000_000, 10)
+        ]
+    assert statuses == [200, 413, 413, 200]
+
+
+@on_asyncio
+@pytest.mark.anyio
+async def test_what_is_no_version_of_the_protocol_is_refused(path: Path) -> None:
+    write(path, *HANDSHAKE)
+    ping = {"id": 1, "method": "ping"}
+    async with serving(path) as client:
+        session_id = await begin(client)
+        for headers in ({}, {"mcp_session_id": session_id}):
+            answer = await post(client, ping, mcp_protocol_version="nonsense", **headers)
+            assert (answer.status_code, answer.json()["id"]) == (400, 1)
+            assert answer.json()["error"]["code"] == -32022
+            supported = {"supported": ["2026-07-28", "2025-11-25"], "requested": "nonsense"}
+            assert answer.json()["error"]["data"] == supported
+        answer = await post(client, ping, mcp_protocol_version="2025-11-25", mcp_session_id=session_id)
+        assert answer.status_code == 200
+
+
+@on_asyncio
+@pytest.mark.anyio
+async def test_streams_are_kept_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mcp_intercept._cassette_cli.http_app.SECONDS_TO_COMMENT", 0.01)
+    write(path, *HANDSHAKE, *call(3)[:-1], {"n": 3, "cancelled": True})
+    async with serving(path, patience=0.2) as client:
+        session_id = await begin(client)
+        with anyio.fail_after(60):
+            async with client.stream("GET", "", headers={"mcp-session-id": session_id}) as rest:
+                lines = rest.aiter_lines()
+                assert [await anext(lines) for _ in range(6)] == [": ", ""] * 3
+            # Where there is no stream yet, there is nothing to keep open.
+            answer = await post(client, request(1), mcp_session_id=session_id)
+            assert answer.json()["error"]["data"]["reason"] == "left waiting"
 
 
 @on_asyncio
@@ -1570,6 +1701,22 @@ async def test_pages_of_this_machine_may_be_clients(origin: str, is_allowed: boo
 
 @on_asyncio
 @pytest.mark.anyio
+async def test_names_that_lead_to_this_machine_by_chance_are_not_taken(path: Path, capsys: Captured) -> None:
+    write(path, *HANDSHAKE)
+    begun = {"id": 0, "method": "initialize", "params": {}}
+    names = ["localhost", "127.0.0.1:80", "[::1]:1", "localhost.evil", "127.0.0.1:evil", "evil.example:80"]
+    async with serving(path) as client:
+        assert [(await post(client, begun, host=name)).status_code for name in names] == [200] * 3 + [421] * 3
+    async with serving(path, host="0.0.0.0") as client:
+        # Under which names others reach it, it cannot know; but it has no pages.
+        assert [(await post(client, begun, host=name)).status_code for name in names] == [200] * 6
+        for origin, status in (("http://localhost:1", 200), ("http://evil.example:80", 403), ("null", 403)):
+            answer = await post(client, begun, host="evil.example:80", origin=origin)
+            assert answer.status_code == status
+
+
+@on_asyncio
+@pytest.mark.anyio
 async def test_a_method_that_is_not_there_is_404_without_a_session(path: Path) -> None:
     write(path, *HANDSHAKE)
     async with serving(path) as client:
@@ -1603,6 +1750,39 @@ async def test_questions_of_then_are_asked_in_answers_and_told_apart(path: Path,
 
 @on_asyncio
 @pytest.mark.anyio
+async def test_rounds_of_several_clients_are_told_apart(path: Path) -> None:
+    asking = {
+        "inputRequests": {"q": {"method": "roots/list"}},
+        "resultType": "input_required",
+        "requestState": "recorded",
+    }
+    answers: Lines = {"inputResponses": {"q": {"roots": []}}}
+
+    def ask(n: int, result: Any, **more: Any) -> list[Lines]:
+        params = {"name": "ask", "arguments": {}, **more}
+        return [{"n": n, "server": "weather", "request": "tools/call", "params": params}, {"n": n, "result": result}]
+
+    again = {**asking, "inputRequests": {"q": {"method": "roots/list", "params": {"again": True}}}}
+    done = {"content": [], "resultType": "complete"}
+    write(path, *ask(1, asking), *ask(2, again, **answers), *ask(3, done, **answers))
+    state: Lines = {}
+    async with serving(path) as client:
+
+        async def round_of(who: int, **more: Any) -> Any:
+            params = {"name": "ask", "arguments": {}, "requestState": state.get(str(who)), **more}
+            answer = await post(client, {"id": 1, "method": "tools/call", "params": params}, **MODERN)
+            result = answer.json()["result"]
+            state[str(who)] = result.pop("requestState", None)
+            return result
+
+        rounds = [[await round_of(who, **more) for who in range(3)] for more in ({}, answers, answers)]
+    for one in (asking, again):
+        del one["requestState"]
+    assert rounds == [[one] * 3 for one in (asking, again, done)]
+
+
+@on_asyncio
+@pytest.mark.anyio
 async def test_a_subscription_is_a_stream_until_the_client_leaves(path: Path) -> None:
     changed = {"server_notification": "notifications/tools/list_changed", "params": {"a": 1}}
     other = {"server_notification": "notifications/message", "params": {"_meta": {"b": 2}}}
@@ -1629,7 +1809,7 @@ async def test_a_subscription_is_a_stream_until_the_client_leaves(path: Path) ->
 @pytest.mark.anyio
 async def test_streams_do_not_keep_a_server_from_ending(path: Path) -> None:
     write(path, *HANDSHAKE)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with serving(path) as client:
             headers = {"mcp-session-id": await begin(client)}
             stream = client.stream("GET", "", headers=headers)

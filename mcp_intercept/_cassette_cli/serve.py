@@ -7,7 +7,8 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Timer
-from typing import Any
+from time import sleep
+from typing import Any, Final
 
 from mcp_intercept._cassette_cli.lines import opened, server_in
 from mcp_intercept.recording.frames import Frame
@@ -20,6 +21,8 @@ from mcp_intercept.recording.store import CassetteFile
 from mcp_intercept.recording.values import decode, encode, is_object
 
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
+_PAUSE: Final = 0.02
+"""Seconds between progress and the answer."""
 
 
 class Replay:
@@ -174,18 +177,39 @@ def refusal(code: int, message: str) -> Frame:
     return Frame(error={"code": code, "message": message})
 
 
+class Pace:
+    """How fast messages follow each other.
+
+    A server of then took its time. Clients of the official TypeScript SDK lose progress that they read together with
+    the answer (https://github.com/modelcontextprotocol/typescript-sdk/issues/2580).
+    """
+
+    def __init__(self) -> None:
+        self._has_progressed = False
+
+    def before(self, frame: Frame) -> float:
+        """How many seconds to wait before a message is sent."""
+        if frame.method is None:
+            pause, self._has_progressed = _PAUSE if self._has_progressed else 0, False
+            return pause
+        self._has_progressed |= frame.method == "notifications/progress"
+        return 0
+
+
 def serve_stdio(cassette: Served) -> int:
     """Serve on standard input and output, a message to a line, until the client leaves; the value is the exit code.
 
     Nothing here waits for the event loop, so that Ctrl-C ends it although standard input is still open.
     """
     is_closed = False
+    pace = Pace()
 
     def emit(sent: Frame | Closed) -> None:
         nonlocal is_closed
         if isinstance(sent, Closed):
             is_closed = True
         else:
+            sleep(pace.before(sent))
             sys.stdout.buffer.write(encode(message_of(sent)) + b"\n")
             sys.stdout.buffer.flush()
 
