@@ -1,173 +1,96 @@
 """`use_cassette()` and `Cassette`: record what passes between sessions and their servers, and replay it without them.
 
-Above: the user, `connect()` and the pytest plugin. Below: `mcp_intercept.recording`, which knows messages and files.
+Above: the user and the pytest plugin. Below: `Deck`, which does it.
 """
 
 from __future__ import annotations
 
-import logging
 import os
-import sys
-import warnings
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
-from os import PathLike, fspath
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from mcp_intercept import _current
-from mcp_intercept._context import printable
 from mcp_intercept._current import Led
-from mcp_intercept._names import UNNAMED, fingerprint, name_of
+from mcp_intercept._deck import PATIENCE, Deck, Mode, Unused
+from mcp_intercept._names import UNNAMED
 from mcp_intercept._options import FunctionT, check_choice, inside
-from mcp_intercept._sdk import LINE
-from mcp_intercept._sdk.reroute import Passing, reroute
+from mcp_intercept._sdk.reroute import reroute
 from mcp_intercept._streams import local_streams_of
-from mcp_intercept._tape import Writer, continued, noted, played
-from mcp_intercept.errors import (
-    CassetteDriftError,
-    CassetteError,
-    CassetteMissError,
-    CassetteWarning,
-    InterceptError,
-    SessionStateError,
-    UnsupportedTargetError,
-)
+from mcp_intercept.errors import CassetteError, InterceptError, SessionStateError, UnsupportedTargetError
 from mcp_intercept.recording.interactions import Interaction
-from mcp_intercept.recording.journal import Journal
 from mcp_intercept.recording.matching import Ignore, Normalize, Order, Rules
-from mcp_intercept.recording.misses import Drift, Miss, Source, report
-from mcp_intercept.recording.player import Player
-from mcp_intercept.recording.recorder import Recorder
-from mcp_intercept.recording.redaction import Redaction, Redactor
-from mcp_intercept.recording.store import CassetteFile, check_writable, write_cassette
-from mcp_intercept.recording.stored import SideFiles
-from mcp_intercept.recording.verifier import Verifier
+from mcp_intercept.recording.misses import Drift, Miss
+from mcp_intercept.recording.redaction import Redaction
 
 if TYPE_CHECKING:
     from mcp_intercept._cassette_middleware import CassetteMiddleware
 
-logger = logging.getLogger("mcp_intercept")
-
-Mode: TypeAlias = Literal["none", "once", "new_episodes", "rewrite", "verify", "off"]
-"""What a cassette does.
-
-- `"none"`: replays, and refuses what it does not know. Nothing reaches a server.
-- `"once"`: replays if the file exists, else records it.
-- `"new_episodes"`: replays what it knows, and records the rest; a server is only started for that.
-- `"rewrite"`: records all of it again.
-- `"verify"`: lets everything pass, compares it with what was recorded, and writes nothing.
-- `"off"`: lets everything pass.
-"""
-
-Unused: TypeAlias = Literal["ignore", "warn", "fail"]
-"""What to do about requests in a cassette that nobody has made."""
-
-PATIENCE: Final = 30.0
 
 # File systems take 255, and while it is recorded, there are longer ones beside it.
 _LONGEST_NAME: Final = 240
 
 _DEFAULTS: Final = Redaction()
-_KEPT = (KeyboardInterrupt, SystemExit, GeneratorExit)
-
-
-def default_mode() -> tuple[Mode, str]:
-    """The mode where nobody has asked for one, and why it is that."""
-    if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
-        return "none", "as CI is set"
-    return "once", ""
 
 
 class Cassette:
     """What was said to servers, and what they answered. `use_cassette()` makes one."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        mode: Mode | None,
-        rules: Rules,
-        redaction: Redaction | None,
-        timing: bool,
-        patience: float,
-        unused: Unused,
-        save_on_failure: bool,
-    ) -> None:
-        self.path: Path = path
-        """The file."""
-        self.mode: Mode
-        """What it does."""
-        self.mode, reason = (mode, "") if mode is not None else default_mode()
-        self.lost: int = 0
-        """How many messages could not be written, once it has ended; the file says so, too."""
-        self._unused_option: Unused = unused
-        self._save_on_failure = save_on_failure
-        self._timing = timing
-        self._patience = patience
-        self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False))
-        # With what they are the names of: another object may come to have the same id.
-        self._names: dict[object, tuple[str, Any]] = {}
-        self._recorder: Recorder | None = None
-        self._verifier: Verifier | None = None
-        self._file: CassetteFile | None = None
-        self._is_open = False
-        self._player = Player(None, rules, self._redactor, Source(path=path, mode=self.mode, mode_reason=reason))
+    def __init__(self, deck: Deck) -> None:
+        self._deck = deck
 
     def __repr__(self) -> str:
-        if not self._is_open:
-            return f"<Cassette {fspath(self.path)!r}, closed>"
-        doing = "recording" if self.is_recording else "replaying" if self._plays else self.mode
-        return f"<Cassette {fspath(self.path)!r}, {doing}, {len(self)} interactions>"
+        return repr(self._deck)
 
     def __len__(self) -> int:
-        return 0 if self._file is None else len(self._file)
+        return len(self._deck)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._deck.path
+
+    @property
+    def mode(self) -> Mode:
+        """What it does."""
+        return self._deck.mode
+
+    @property
+    def lost(self) -> int:
+        """How many messages could not be written, once it has ended; the file says so, too."""
+        return self._deck.lost
 
     @property
     def interactions(self) -> Sequence[Interaction]:
         """What the file holds, read when it is looked at: before it is written what was recorded before, then all."""
-        if self._is_open:
-            return [] if self._file is None else list(self._file)
-        if not self.path.is_file():
-            return []
-        with closing(CassetteFile(self.path)) as file:
-            return list(file)
+        return self._deck.interactions()
 
     @property
     def is_recording(self) -> bool:
         """Whether something is written."""
-        return self._recorder is not None
+        return self._deck.is_recording
 
     @property
     def misses(self) -> tuple[Miss, ...]:
         """What was asked that it has no answer to, and what the client answered otherwise than then; so far."""
-        return tuple(self._player.misses)
+        return self._deck.misses()
 
     @property
     def drifts(self) -> tuple[Drift, ...]:
         """What is not as it was recorded (`mode="verify"`), or asked with other arguments (`order="tool"`); so far."""
-        return tuple(self._player.drifts) + (() if self._verifier is None else tuple(self._verifier.drifts))
+        return self._deck.drifts()
 
     @property
     def unused(self) -> tuple[Interaction, ...]:
         """The requests in it that nobody has made so far."""
-        with self._player.lock:
-            places = self._player.unused()
-            if self._is_open:
-                return tuple(map(self._player.load, places))
-            if not places or self.mode == "rewrite":
-                return ()
-            with closing(CassetteFile(self.path)) as file:  # what was added is below
-                return tuple(map(file.load, places))
+        return self._deck.unused()
 
-    @property
-    def _plays(self) -> bool:
-        return self.mode == "none" or (self.mode == "once" and self._recorder is None)
-
-    @property
-    def _continues(self) -> bool:
-        return self.mode == "new_episodes" and self._file is not None
+    def fault(self) -> CassetteError | None:
+        """What is wrong so far, whoever has swallowed it: what the block would end with if it ended now."""
+        return self._deck.fault()
 
     def transport(self, transport: Any, *, server: str | None = None) -> AbstractAsyncContextManager[Any]:
         """A transport, recorded or replayed: for a `ClientSession`, the `Client` of SDK 2.x, or a framework.
@@ -193,13 +116,7 @@ class Cassette:
             )
         if server is not None and (not isinstance(server, str) or not server):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InterceptError(f"server must be a name, not {server!r}")
-        return Led(self._transport(streams, server or self._name(transport)))
-
-    def transport_named(
-        self, transport: AbstractAsyncContextManager[Any], target: Any, name: str | None = None
-    ) -> AbstractAsyncContextManager[Any]:
-        """The same of a transport, whose server has this name, or else one made of what leads to it."""
-        return self._transport(transport, name or self._name(target))
+        return Led(self._deck.transport_named(streams, transport, server))
 
     def middleware(self, *, server: str = UNNAMED) -> CassetteMiddleware:
         """A middleware that records or replays the calls of a session that exists already.
@@ -213,265 +130,16 @@ class Cassette:
         Raises:
             SessionStateError: The cassette is not open.
         """
-        from mcp_intercept._cassette_middleware import CassetteMiddleware
-
-        self._check_open()
-        plays = self._plays or self._continues
-        return CassetteMiddleware(
-            self._player if plays else None, None if self._plays else self._writer(), server, self._patience
-        )
-
-    def _check_open(self) -> None:
-        if not self._is_open:
-            raise SessionStateError(f"{self!r} is not open; use it inside `with use_cassette(...) as cassette:`")
-
-    def _name(self, target: Any) -> str:
-        """The name of a server that nobody has named: another one for each, also if they look the same."""
-        with self._player.lock:
-            key = fingerprint(target)
-            if key not in self._names:
-                base = name_of(target)
-                name, number = base, 1
-                taken = {given for given, _ in self._names.values()}
-                while name in taken:
-                    number += 1
-                    name = f"{base}-{number}"
-                servers = self._player.servers
-                if name not in servers and len(servers) == 1 and not self._names:
-                    [name] = servers  # it can only be this one
-                self._names[key] = name, target
-            return self._names[key][0]
-
-    def _writer(self) -> Writer | None:
-        return self._recorder if self._verifier is None else self._verifier
-
-    @asynccontextmanager
-    async def _transport(self, transport: AbstractAsyncContextManager[Any], server: str) -> AsyncGenerator[Any, None]:
-        self._check_open()
-        writer = self._writer()
-        if self._plays:
-            async with played(self._player, server, self._patience) as streams:
-                # Line 1's streamable HTTP yields a third item: a function that gives the session id.
-                yield (*streams, _no_session_id) if _yields_three(transport) else streams
-        elif writer is None:
-            async with Passing(transport) as streams:
-                yield streams
-        elif self._continues:
-            async with continued(self._player, writer, server, Passing(transport), self._patience) as streams:
-                yield (*streams, _no_session_id) if _yields_three(transport) else streams
-        else:
-            async with noted(Passing(transport), writer, server) as streams:
-                yield streams
-
-    def open(self) -> None:
-        """Begin; `use_cassette()` does it."""
-        path, mode = self.path, self.mode
-        # Looked at before anything is written: what is damaged is not recorded over.
-        exists = mode != "off" and path.exists()
-        try:
-            self._prepare(path, mode, exists)
-        except BaseException:
-            if self._file is not None:
-                self._file.close()
-            if self._recorder is not None:
-                self._recorder.journal.discard()
-            raise
-        self._is_open = True
-
-    def _prepare(self, path: Path, mode: Mode, exists: bool) -> None:
-        if exists:
-            self._file = self._player.file = CassetteFile(path)
-            if self._file.lost and mode != "rewrite":
-                warnings.warn(
-                    f"{path} is not complete: {self._file.lost} messages could not be written when it was recorded; "
-                    f"record it again with mode='rewrite'",
-                    CassetteWarning,
-                    stacklevel=4,
-                )
-        if mode == "verify":
-            if not exists:
-                raise CassetteError(f"{path} does not exist, so there is nothing to verify; record it first", path=path)
-            self._verifier = Verifier(self._player)
-        elif mode in ("new_episodes", "rewrite") or (mode == "once" and not exists):
-            check_writable(path)
-            journal = Journal(path)
-            self._recorder = Recorder(journal, self._redactor, mode=mode, timing=self._timing)
-            if journal.set_aside is not None:
-                aside = journal.set_aside
-                warnings.warn(
-                    f"an earlier recording of {path} did not come to its end; what it had is in {aside.name}: "
-                    f"`mcp-intercept cassette recover {aside} --output ...` makes a cassette of it, else delete it",
-                    CassetteWarning,
-                    stacklevel=4,
-                )
-
-    def close(self, error: BaseException | None) -> None:
-        """End; `use_cassette()` does it.
-
-        Args:
-            error: What the block is left with.
-
-        Raises:
-            CassetteError: It is not as it should be, and `error` is none.
-        """
-        self._is_open = False
-        self._player.has_ended = True
-        try:
-            if self._recorder is not None:
-                self._end_recording(self._recorder, error)
-            self._judge(error)
-        finally:
-            if self._file is not None:
-                self._file.close()
-
-    def _end_recording(self, recorder: Recorder, error: BaseException | None) -> None:
-        journal = recorder.journal
-        recorder.end()
-        self.lost = recorder.lost
-        if not (recorder.count or self.lost):
-            journal.discard()
-        elif isinstance(error, _KEPT):
-            journal.close()
-            logger.warning(
-                "the recording of %s was interrupted; `mcp-intercept cassette recover %s` makes a cassette of %s",
-                self.path,
-                self.path,
-                journal.path.name,
-            )
-        elif error is not None and not self._save_on_failure:
-            journal.discard()
-            logger.warning(
-                "what was recorded for %s is not kept, as the block was left with %s; save_on_failure=True keeps it",
-                self.path,
-                type(error).__name__,
-            )
-        else:
-            self._save(recorder)
-
-    def _save(self, recorder: Recorder) -> None:
-        journal, path = recorder.journal, self.path
-        made = self.lost + recorder.count
-        said = [f"{path} is not complete: {self.lost} of {made} messages were not written"] if self.lost else []
-        if not recorder.count:
-            journal.discard()
-        elif self.lost and self._file is not None:
-            journal.close()  # what is there, is better
-            said.append(f"what was recorded is in {journal.path.name}")
-        else:
-            try:
-                self._write(recorder)
-            except Exception as error:
-                # Whatever it is, the test that was recorded is not to blame.
-                journal.close()
-                why = error.strerror if isinstance(error, OSError) else None
-                said.append(
-                    f"{path} was not written ({why or printable(str(error)) or type(error).__name__}); "
-                    f"what was recorded is in {journal.path.name}: "
-                    f"`mcp-intercept cassette recover {path}` makes a cassette of it"
-                )
-            else:
-                journal.discard()
-        if recorder.assembly.closed:
-            logger.warning(
-                "%s: the connection ended while %s waited, and so it will when it is replayed",
-                path,
-                "1 request" if recorder.assembly.closed == 1 else f"{recorder.assembly.closed} requests",
-            )
-        if said:
-            warnings.warn("; ".join(said), CassetteWarning, stacklevel=5)
-
-    def _write(self, recorder: Recorder) -> None:
-        side_files = SideFiles(self.path)
-        kept = self._file if self.mode == "new_episodes" else None
-        old = [] if kept is None else [line for place in range(len(kept)) for line in kept.text(place)]
-        first = 1 if kept is None else kept.last_number + 1
-        write_cassette(self.path, [*old, *recorder.assembly.lines(first, side_files)], lost=self.lost)
-        side_files.forget(side_files.written | (set() if kept is None else kept.files()))
-
-    def fault(self) -> CassetteError | None:
-        """What is wrong so far, whoever has swallowed it: what the block would end with if it ended now."""
-        misses, path = self.misses, self.path
-        if misses:
-            headline = f"{path} had no answer to {_counted(misses, 'request')}."
-            return CassetteMissError(report(headline, misses), path=path, misses=misses)
-        if self._player.failures:
-            failure = self._player.failures[0]
-            said = f"{path} could not be used: {type(failure).__name__}: {printable(str(failure), 1000)}"
-            fault = failure if isinstance(failure, CassetteError) else CassetteError(said, path=path)
-            fault.__cause__ = failure if fault is not failure else failure.__cause__
-            return fault
-        if self._verifier is not None and self._verifier.drifts:
-            drifts = self._verifier.drifts
-            headline = f"{path} is no longer what happens: {_counted(drifts, 'difference')}."
-            return CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
-        return None
-
-    def _judge(self, error: BaseException | None) -> None:
-        fault = self.fault()
-        if error is not None:
-            if fault is not None and isinstance(error, Exception):
-                _add_note(error, str(fault))
-            return
-        if fault is not None:
-            raise fault
-        was_used = self._player.was_asked or (self._recorder is not None and self._recorder.was_used)
-        if not was_used and self.mode != "off":
-            said = (
-                f"nothing has passed {self.path}; open sessions inside the block, with connect(), "
-                f"cassette.transport(...) or everywhere=True"
-            )
-            if self._recorder is None or self._file is not None:
-                warnings.warn(said, CassetteWarning, stacklevel=4)
-            else:
-                logger.warning("%s", said)  # there may have been nothing to record
-        if self._player.drifts:
-            headline = f"{self.path} has answered although arguments have changed:"
-            warnings.warn(report(headline, self._player.drifts), CassetteWarning, stacklevel=4)
-        self._judge_unused()
-
-    def _judge_unused(self) -> None:
-        if self._unused_option == "ignore" or self._file is None or self.mode == "rewrite":
-            return
-        unused = self.unused
-        if unused:
-            said = report(
-                f"{self.path} has {_counted(unused, 'request')} that nobody has made; `mcp-intercept cassette prune` "
-                f"removes them by number, mode='rewrite' records all again:",
-                [f"  #{one.n} {one.title} (server {one.server})" for one in unused],
-                most=20,
-            )
-            if self._unused_option == "fail":
-                raise CassetteError(said, path=self.path)
-            warnings.warn(said, CassetteWarning, stacklevel=5)
-
-
-def _counted(things: Sequence[object], noun: str) -> str:
-    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
-
-
-def _add_note(error: Exception, note: str) -> None:
-    if sys.version_info >= (3, 11):
-        error.add_note(note)
-    else:
-        logger.error("%s", note)
-
-
-def _no_session_id() -> None:
-    """The session id of a server that is not there."""
-
-
-def _yields_three(transport: Any) -> bool:
-    name = getattr(getattr(transport, "func", None), "__name__", "")
-    return LINE == 1 and name in ("streamable_http_client", "streamablehttp_client")
+        return self._deck.middleware(server)
 
 
 class UseCassette:
     """What `use_cassette()` returns: to be opened with `with` (or `async with`), or to decorate a function with."""
 
-    def __init__(self, make: Callable[[], Cassette], everywhere: bool) -> None:
+    def __init__(self, make: Callable[[], Deck], everywhere: bool) -> None:
         self._make = make
         self._everywhere = everywhere
-        self._cassette: Cassette | None = None
+        self._deck: Deck | None = None
         self._undo: Callable[[], None] | None = None
 
     def __enter__(self) -> Cassette:
@@ -482,15 +150,15 @@ class UseCassette:
             CassetteLockedError: Somebody else is recording it.
             SessionStateError: It is open already.
         """
-        if self._cassette is not None:
+        if self._deck is not None:
             raise SessionStateError("this use_cassette() is open already; call use_cassette() for each `with`")
-        cassette = self._make()
-        cassette.open()
-        self._cassette = cassette
-        _current.enter(cassette)
-        if self._everywhere and cassette.mode != "off":
-            self._undo = reroute(lambda transport: cassette.transport_named(transport, transport))
-        return cassette
+        deck = self._make()
+        deck.open()
+        self._deck = deck
+        _current.enter(deck)
+        if self._everywhere and deck.mode != "off":
+            self._undo = reroute(lambda transport: deck.transport_named(transport, transport))
+        return Cassette(deck)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -502,13 +170,13 @@ class UseCassette:
             CassetteDriftError: A live server does not answer as it did (`mode="verify"`).
             CassetteError: Requests in it were not made (`unused="fail"`).
         """
-        cassette, self._cassette = self._cassette, None
+        deck, self._deck = self._deck, None
         undo, self._undo = self._undo, None
-        if cassette is not None:
+        if deck is not None:
             if undo is not None:
                 undo()
-            _current.leave(cassette)
-            cassette.close(error)
+            _current.leave(deck)
+            deck.close(error)
 
     async def __aenter__(self) -> Cassette:
         """The same, for those who write `async with`."""
@@ -584,8 +252,8 @@ def use_cassette(
         raise InterceptError(f"patience must be seconds, not {patience!r}")
     rules = Rules(ignore=ignore, ignore_results=ignore_results, normalize=normalize, order=order)
 
-    def make() -> Cassette:
-        return Cassette(
+    def make() -> Deck:
+        return Deck(
             file,
             mode=mode,
             rules=rules,

@@ -23,10 +23,11 @@ from mcp_intercept._sdk.framing import frame_from, item_from
 from mcp_intercept._tape import noted, played
 from mcp_intercept.errors import CassetteDriftError, CassetteFormatError, CassetteMissError, CassetteWarning
 from mcp_intercept.recording import MISS_CODE, Interaction, Redaction, Redactor
+from mcp_intercept.recording.compatibility import compare
 from mcp_intercept.recording.eras import initialize_result
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.journal import Journal, journal_of
-from mcp_intercept.recording.matching import Rules, canonical, shown
+from mcp_intercept.recording.matching import Rules, shown
 from mcp_intercept.recording.misses import Source
 from mcp_intercept.recording.played import Closed, PlayedConnection
 from mcp_intercept.recording.player import Player
@@ -34,7 +35,8 @@ from mcp_intercept.recording.recorder import Recorder
 from mcp_intercept.recording.recovery import recover
 from mcp_intercept.recording.store import CassetteFile, lines_of, write_cassette
 from mcp_intercept.recording.stored import SideFiles, files_in
-from mcp_intercept.recording.surface import Surface, compare
+from mcp_intercept.recording.surface import Surface
+from mcp_intercept.recording.values import canonical
 from mcp_intercept.recording.verifier import Verifier
 from mcp_intercept.testing import ScriptedServer
 from tests.wire import wire
@@ -354,7 +356,7 @@ def test_what_is_lost_with_a_cassette_in_its_place_leaves_that_and_the_journal(t
     scope = use_cassette(path, mode="rewrite")
     cassette = scope.__enter__()
     assert (cassette.interactions[0].method, cassette.is_recording) == ("ping", True)
-    recorder: Any = cassette._recorder
+    recorder: Any = cassette._deck._recorder
     number = recorder.connect("s")
     recorder.sent(number, call(1))
     recorder.missed(ValueError("no"))
@@ -393,8 +395,8 @@ def test_a_name_that_leads_elsewhere_is_no_file_of_a_cassette() -> None:
 def test_a_cassette_that_another_context_has_closed_is_open_no_longer(tmp_path: Path) -> None:
     context = copy_context()
     scope = use_cassette(tmp_path / "x.mcp.jsonl", mode="off")
-    cassette = context.run(scope.__enter__)
-    assert current_cassette() is cassette
+    context.run(scope.__enter__)
+    assert current_cassette() is not None
     scope.__exit__(None, None, None)
     assert context.run(current_cassette) is None
 
@@ -785,7 +787,7 @@ async def test_a_verifying_chain_compares(tmp_path: Path) -> None:
 async def test_the_error_of_a_block_on_an_old_python_is_followed_by_a_log_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("mcp_intercept._cassette.sys.version_info", (3, 10))
+    monkeypatch.setattr("mcp_intercept._deck.sys.version_info", (3, 10))
     path = tmp_path / "x.mcp.jsonl"
 
     async def run() -> None:
