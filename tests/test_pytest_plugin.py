@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from importlib.metadata import entry_points
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -15,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_intercept._cassette import Mode, Unused
+from mcp_intercept._deck import Mode, Unused
 from mcp_intercept.pytest_plugin import MODES, UNUSED, safe_name
 from tests.server import ROOT
 from tests.wire import LINE_1
@@ -819,7 +818,6 @@ def test_pytest_finds_it_by_itself(project: Project) -> None:
     assert "@pytest.mark.mcp_live: " in run.text
 
 
-@pytest.mark.skipif(find_spec("xdist") is None, reason="needs pytest-xdist")
 def test_tests_that_run_at_once_do_not_disturb_each_other(project: Project) -> None:
     project.write(
         "test_it.py",
