@@ -17,7 +17,7 @@ from mcp_intercept import _current
 from mcp_intercept._current import Led
 from mcp_intercept._deck import PATIENCE, Deck, Mode, Unused
 from mcp_intercept._names import UNNAMED
-from mcp_intercept._options import FunctionT, check_choice, inside
+from mcp_intercept._options import FunctionT, check_choice, check_seconds, inside
 from mcp_intercept._sdk.reroute import reroute
 from mcp_intercept._streams import local_streams_of
 from mcp_intercept.errors import CassetteError, InterceptError, SessionStateError, UnsupportedTargetError
@@ -248,8 +248,7 @@ def use_cassette(
         check_choice(option, value, (True, False))
     if redaction is not None and not isinstance(redaction, Redaction):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InterceptError(f"redaction must be a Redaction, or None for none, not {type(redaction).__name__}")
-    if type(patience) not in (int, float) or not patience >= 0:
-        raise InterceptError(f"patience must be seconds, not {patience!r}")
+    check_seconds("patience", patience)
     rules = Rules(ignore=ignore, ignore_results=ignore_results, normalize=normalize, order=order)
 
     def make() -> Deck:

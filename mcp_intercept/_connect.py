@@ -12,7 +12,7 @@ from mcp_intercept._groups import raise_ungrouped
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
 from mcp_intercept._middleware import is_plain_function_of_two
-from mcp_intercept._options import check_choice
+from mcp_intercept._options import check_choice, check_seconds
 from mcp_intercept._sdk import ClientSession, line, transports
 from mcp_intercept._session import CallbackClientSession, attach_wire
 from mcp_intercept._streams import local_streams_of
@@ -81,9 +81,8 @@ async def connect(
     """
     check_choice("mode", mode, get_args(Mode))
     check_choice("transport", transport, get_args(Transport))
-    if timeout is not None and (type(timeout) not in (int, float) or timeout < 0):
-        said = timeout if type(timeout) in (int, float) else f"an object of type {type(timeout).__name__}"
-        raise InterceptError(f"timeout must be seconds, or None for no limit, not {said}")
+    if timeout is not None:
+        check_seconds("timeout", timeout, ", or None for no limit")
     if headers is not None and not isinstance(headers, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
         raise InterceptError(f"headers must be a mapping of str to str, not an object of type {type(headers).__name__}")
     if on_frame is not None and not is_plain_function_of_two(on_frame):

@@ -26,6 +26,23 @@ def check_choice(option: str, value: object, allowed: Sequence[object]) -> None:
         raise InterceptError(f"{option} must be {choices}, not {value!r}")
 
 
+def check_seconds(option: str, value: object, also: str = "") -> None:
+    """Refuse a value that is no number of seconds.
+
+    Args:
+        option: Its name.
+        value: It.
+        also: What else it may be.
+
+    Raises:
+        InterceptError: It is none.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise InterceptError(f"{option} must be seconds{also}, not an object of type {type(value).__name__}")
+    if not value >= 0:
+        raise InterceptError(f"{option} must be seconds{also}, not {value}")
+
+
 def inside(scope: Callable[[], AbstractContextManager[Any]], example: str, function: FunctionT) -> FunctionT:
     """`function`, async or not, run inside a scope that is made for each call.
 

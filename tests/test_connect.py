@@ -481,6 +481,7 @@ async def listen_async(direction: str, message: Any) -> None:
     ("options", "complaint"),
     [
         ({"timeout": -1}, "timeout must be seconds, or None for no limit, not -1"),
+        ({"timeout": float("nan")}, "timeout must be seconds, or None for no limit, not nan"),
         ({"timeout": True}, "not an object of type bool"),
         ({"headers": "x-a: 1"}, "headers must be a mapping"),
         ({"on_frame": 5}, "on_frame must be a plain function"),

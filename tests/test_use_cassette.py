@@ -102,7 +102,7 @@ async def record(path: Path, *calls: tuple[str, dict[str, Any]], **options: Any)
         ({"ignore": {"forecast": 5}}, r"ignore\['forecast'\] must be a list"),
         ({"ignore_results": {"forecast": [5]}}, "ignore_results must be made of"),
         ({"redaction": "password"}, "redaction must be a Redaction, or None for none, not str"),
-        ({"patience": "long"}, "patience must be seconds, not 'long'"),
+        ({"patience": "long"}, "patience must be seconds, not an object of type str"),
         ({"patience": -1}, "patience must be seconds"),
         ({"patience": float("nan")}, "patience must be seconds"),
     ],

@@ -324,7 +324,7 @@ class ScriptedServer:
         """The scripts that nothing was asked of; tests that want them all used `assert server.unused == []`."""
         return self._repertoire.unused
 
-    async def wait_for(self, method: str, count: int = 1, *, timeout: float = 5.0) -> Received:
+    async def wait_for(self, method: str, count: int = 1, *, timeout: float = 5.0) -> Received:  # noqa: ASYNC109 - told with what did arrive
         """Wait until the `count`-th message of `method` has arrived, and return it.
 
         Example::
