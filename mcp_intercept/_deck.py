@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from itertools import chain
 from os import fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -338,9 +339,9 @@ class Deck:
     def _write(self, recorder: Recorder) -> None:
         side_files = SideFiles(self.path)
         kept = self._file if self.mode == "new_episodes" else None
-        old = [] if kept is None else [line for place in range(len(kept)) for line in kept.text(place)]
+        old = () if kept is None else (line for place in range(len(kept)) for line in kept.text(place))
         first = 1 if kept is None else kept.last_number + 1
-        write_cassette(self.path, [*old, *recorder.assembly.lines(first, side_files)], lost=self.lost)
+        write_cassette(self.path, chain(old, recorder.assembly.lines(first, side_files)), lost=self.lost)
         side_files.forget(side_files.written | (set() if kept is None else kept.files()))
 
     def fault(self) -> CassetteError | None:

@@ -767,7 +767,9 @@ async def test_an_answer_nested_deeply_harms_no_recorded_call(tmp_path: Path, le
             try:
                 bare = await use(session)
             except (ValueError, RecursionError):
-                pytest.skip("the SDK itself does not take it")
+                bare = []
+    if not bare:
+        pytest.skip("the SDK itself does not take it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CassetteWarning)
         with use_cassette(path, mode="rewrite") as cassette:

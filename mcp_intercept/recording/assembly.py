@@ -9,7 +9,7 @@ in the same context (of a task, or of whoever started the task).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any, Final
 
@@ -17,15 +17,24 @@ from mcp_intercept.recording.matching import HANDSHAKES, REPEATED
 from mcp_intercept.recording.stored import LARGE_BINARY, STORED, SideFiles
 from mcp_intercept.recording.values import decode, encode
 
-Body = bytes | tuple[int, int]
-"""Members of a JSON object, without its braces; or where they begin in the journal, and their length."""
+Body = bytes | int
+"""Members of a JSON object, without its braces; or where they are in the journal, see `place_of`."""
+Event = Body | list[Body]
+"""What a server said; of a question, what became of it is behind it."""
 
 Id = str | int
+
+_LENGTH_BITS: Final = 40
 
 LISTEN: Final = "subscriptions/listen"
 _LISTS: Final = REPEATED - HANDSHAKES
 _WITHDRAWN: Final = b'"withdrawn":true'
 _CANCELLED: Final = b'"cancelled":true'
+
+
+def place_of(begin: int, length: int) -> int:
+    """Where something is in the journal: one number, as there are many of them."""
+    return begin << _LENGTH_BITS | length
 
 
 class Sent:
@@ -57,7 +66,7 @@ class Sent:
         self.last: int = start
         """When the last of what it led to was."""
         self.children: list[Sent] | None = None
-        self.events: list[list[Body]] = []
+        self.events: list[Event] = []
         self.terminal: int | None = None
         """Which event ended it."""
         self.since: float = 0.0
@@ -82,9 +91,9 @@ class Connection:
         """The requests since the last time that none was on its way, but for lists."""
         self.lists: list[Sent] = []
         """The lists since then. A server hardly asks or tells anything for these."""
-        self.loose: list[list[Body]] = []
+        self.loose: list[Event] = []
         """What the server sent in that time that may belong to any of them."""
-        self.early: list[list[Body]] = []
+        self.early: list[Event] = []
         """What the server sent before the client sent anything."""
         self.last: Sent | None = None
         self.ended: str | None = None
@@ -102,7 +111,7 @@ class Assembly:
         self._connections: dict[int, Connection] = {}
         self._sent: list[Sent] = []
         self._by_number: dict[int, Sent] = {}
-        self._periods: list[tuple[list[Sent], list[list[Body]]]] = []
+        self._periods: list[tuple[list[Sent], list[Event]]] = []
         self._now = 0
         self.closed: int = 0
         """How many requests were left without an answer by a connection that ended; known once `lines()` is through."""
@@ -180,7 +189,7 @@ class Assembly:
 
     def _end(self, connection: Connection, sent: Sent, body: Body) -> None:
         sent.terminal = len(sent.events)
-        sent.events.append([body])
+        sent.events.append(body)
         sent.end = self._now
         if sent.method != LISTEN:
             connection.busy -= 1
@@ -193,8 +202,9 @@ class Assembly:
             connection.loose = []
 
     def _add_from_server(self, connection: Connection, head: dict[str, Any], body: Body) -> None:
-        event = [body]
+        event: Event = body
         if "id" in head:
+            event = [body]
             connection.asked[head["id"]] = (head["m"], event)
         sent = None
         if "token" in head:
@@ -222,7 +232,7 @@ class Assembly:
                 closed = b'"closed":' + encode(connection.ended)
                 for sent in connection.pending.values():
                     sent.terminal = len(sent.events)
-                    sent.events.append([closed])
+                    sent.events.append(closed)
                     self.closed += 1
             connection.pending.clear()
             self._close_period(connection)
@@ -251,23 +261,27 @@ class Assembly:
             told = b'{"n":%d,"server":%s,' % (n, encode(connection.server))
             if number > 1:
                 told += b'"connection":%d,' % number
-            yield told + self._stored([sent.body], side_files) + b"}\n"
+            yield told + self._stored(sent.body, side_files) + b"}\n"
             for event in sent.events:
                 yield b'{"n":%d,' % n + self._stored(event, side_files) + b"}\n"
             n += 1
 
-    def _stored(self, event: Iterable[Body], side_files: SideFiles) -> bytes:
+    def _stored(self, event: Event, side_files: SideFiles) -> bytes:
         body = self._text(event)
         if b'"$' not in body and len(body) <= LARGE_BINARY:
             return body
         line = decode(b"{" + body + b"}")
         return encode({key: side_files.store(line[key]) if key in STORED else line[key] for key in line})[1:-1]
 
-    def _text(self, event: Iterable[Body]) -> bytes:
-        return b",".join(self._read(*part) if isinstance(part, tuple) else part for part in event)
+    def _text(self, event: Event) -> bytes:
+        if isinstance(event, list):
+            return b",".join(map(self._text, event))
+        if isinstance(event, bytes):
+            return event
+        return self._read(event >> _LENGTH_BITS, event & ((1 << _LENGTH_BITS) - 1))
 
     def _content(self, sent: Sent) -> bytes:
-        texts = [encode(sent.connection.server), self._text([sent.body]), *map(self._text, sent.events)]
+        texts = [encode(sent.connection.server), self._text(sent.body), *map(self._text, sent.events)]
         return b"\n".join(texts)
 
     def _ordered(self) -> list[Sent]:
@@ -364,7 +378,7 @@ class Assembly:
         answers: dict[tuple[Connection, bytes], list[Sent]] = {}
         for sent in ordered:
             if sent.method in REPEATED and len(sent.events) == 1:
-                answers.setdefault((sent.connection, self._text([sent.body])), []).append(sent)
+                answers.setdefault((sent.connection, self._text(sent.body)), []).append(sent)
         repeated: set[Sent] = set()
         for same in answers.values():
             while len(same) > 1 and self._text(same[-1].events[0]) == self._text(same[-2].events[0]):

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from mcp_intercept._faults import Faults
-from mcp_intercept.recording.assembly import Assembly, Body, Connection
+from mcp_intercept.recording.assembly import Assembly, Body, Connection, place_of
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.journal import Journal
 from mcp_intercept.recording.redaction import Redactor
@@ -31,8 +31,6 @@ _sent_last: ContextVar[tuple[int, int]] = ContextVar("mcp_intercept_sent_last")
 _recordings = count(1)
 
 _LINE: Final = b',"line":{'
-# Above this, it is read again from the journal.
-_KEPT_BYTES = 512
 
 
 class Recorder:
@@ -240,8 +238,6 @@ class Recorder:
         else:
             text = encode({**head, "line": line})
             begin = text.index(_LINE) + len(_LINE)  # what else is in it has no members
-            members = text[begin:-2]
-            at = self.journal.write(text + b"\n")
-            body = members if len(members) <= _KEPT_BYTES else (at + begin, len(members))
+            body = place_of(self.journal.write(text + b"\n") + begin, len(text) - len(b"}}") - begin)
         self.assembly.add(head, body)
         self.count += 1

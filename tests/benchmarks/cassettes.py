@@ -51,7 +51,10 @@ from mcp_intercept import use_cassette
 from mcp_intercept._sdk.framing import frame_from, item_from
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.interactions import Interaction
+from mcp_intercept.recording.journal import Journal
+from mcp_intercept.recording.recorder import Recorder
 from mcp_intercept.recording.recovery import recover
+from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,7 +63,7 @@ SERVE = [sys.executable, "-m", "tests.benchmarks.cassettes", "--serve"]
 BAR_RECORDED = 60  # microseconds per small call, its share of the end included
 BAR_SIZE = 2.5  # MB for 10,000 small calls
 BAR_OPENED = 0.1  # seconds for 10,000 interactions
-BAR_MEMORY = 5  # MB for the same
+BAR_MEMORY = 5  # MB for the same, and while they are recorded
 MANY = 10_000
 
 SMALL, TEXT, JSON, CPU = "small", "100 KB of text", "100 KB of JSON", "CPU"
@@ -369,6 +372,27 @@ def opening(folder: Path, rounds: int) -> None:
     print(f"  together {kept:.1f} MB   bar {BAR_MEMORY} MB: {met(kept <= BAR_MEMORY)}")
 
 
+# What a recording holds
+
+
+def recording(folder: Path, calls: int) -> None:
+    """What is in memory of a recording that goes on."""
+    recorder = Recorder(Journal(folder / "held.mcp.jsonl"), Redactor(Redaction()), mode="once", timing=False)
+    number = recorder.connect("bench")
+    tracemalloc.start()
+    for n in range(calls):
+        arguments = {"number": n, "kind": SMALL}
+        recorder.sent(number, Frame(n, "tools/call", {"name": "tell", "arguments": arguments}))
+        content = [{"type": "text", "text": answer(SMALL, n)}]
+        recorder.received(number, Frame(n, result={"content": content, "isError": False}))
+    held = tracemalloc.get_traced_memory()[0] / calls * MANY / 1e6
+    tracemalloc.stop()
+    recorder.journal.discard()
+    print(
+        f"\nRecording {MANY:,} small calls holds {held:.1f} MB (of {calls:,})   bar {BAR_MEMORY} MB: {met(held <= BAR_MEMORY)}"
+    )
+
+
 # Others
 
 
@@ -597,6 +621,7 @@ def run(folder: Path, *, quick: bool, with_peers: bool) -> None:
             figures = anyio.run(record, folder, over_stdio, kind, 8, 5)
             show_recorded(f"Recording over stdio, {kind} (client)", figures)
 
+    recording(folder, 100 if quick else MANY)
     opening(folder, 1 if quick else 5)
     if with_peers:
         peers(*((2, 5, 1) if quick else (20, 2000, 3)))
