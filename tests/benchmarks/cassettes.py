@@ -388,9 +388,8 @@ def recording(folder: Path, calls: int) -> None:
     held = tracemalloc.get_traced_memory()[0] / calls * MANY / 1e6
     tracemalloc.stop()
     recorder.journal.discard()
-    print(
-        f"\nRecording {MANY:,} small calls holds {held:.1f} MB (of {calls:,})   bar {BAR_MEMORY} MB: {met(held <= BAR_MEMORY)}"
-    )
+    judged = f"   bar {BAR_MEMORY} MB: {met(held <= BAR_MEMORY)}"
+    print(f"\nRecording {MANY:,} small calls holds {held:.1f} MB (of {calls:,}){judged}")
 
 
 # Others
