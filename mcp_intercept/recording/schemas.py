@@ -104,7 +104,7 @@ _UNORDERED: Final = frozenset({"allOf", "anyOf", "oneOf", "required", "enum", "t
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
 # `additionalProperties` and `items` say something even if they are true: `unevaluatedProperties` is about the others.
 _SAYS_NOTHING: Final = {"uniqueItems": "false", "required": "[]"}
-COMPARED: Final = frozenset(
+COMPARED: Final[frozenset[str]] = frozenset(
     {*_SHAPES, *_SCHEMA_IN, *_SCHEMAS_IN, *_NAMED_SCHEMAS_IN, *(key for _, group in _OPAQUE.values() for key in group)}
     | {*_OPAQUE}
 )
