@@ -71,6 +71,13 @@ def default_mode() -> tuple[Mode, str]:
     return "once", ""
 
 
+class NotKept(BaseException):
+    """Leaves a block whose recording is not worth keeping. Its text says why, as the end of a sentence.
+
+    It is none of those that a note is added to.
+    """
+
+
 class Deck:
     """A cassette that is recorded, replayed or compared."""
 
@@ -296,10 +303,9 @@ class Deck:
             )
         elif error is not None and not self._save_on_failure:
             journal.discard()
+            why = error if isinstance(error, NotKept) else f"the block was left with {type(error).__name__}"
             logger.warning(
-                "what was recorded for %s is not kept, as the block was left with %s; save_on_failure=True keeps it",
-                self.path,
-                type(error).__name__,
+                "what was recorded for %s is not kept, as %s; save_on_failure=True keeps it", self.path, why
             )
         else:
             self._save(recorder)
