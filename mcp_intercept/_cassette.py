@@ -6,7 +6,7 @@ Above: the user and the pytest plugin. Below: `Deck`, which does it.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from pathlib import Path
@@ -211,6 +211,7 @@ def use_cassette(
     timing: bool = False,
     patience: float = PATIENCE,
     save_on_failure: bool = False,
+    servers: Mapping[str, str] | None = None,
 ) -> UseCassette:
     """Record what passes between sessions and their servers into a file, and replay it from there without them.
 
@@ -233,6 +234,8 @@ def use_cassette(
         timing: Whether to write down when answers came. It makes each recording a different one.
         patience: Seconds that a client may wait for an answer that it did not wait for when it was recorded.
         save_on_failure: Whether to keep what was recorded if the block is left with an exception.
+        servers: Names for servers that are given none where they are opened, each with a part of the command line or
+            URL that leads there: `{"weather": "weather/server.py", "travel": "localhost:8001"}`.
 
     Raises:
         InterceptError: One of the arguments is not what it should be.
@@ -249,6 +252,7 @@ def use_cassette(
     if redaction is not None and not isinstance(redaction, Redaction):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InterceptError(f"redaction must be a Redaction, or None for none, not {type(redaction).__name__}")
     check_seconds("patience", patience)
+    names_of_servers = _names_of_servers({} if servers is None else servers)
     rules = Rules(ignore=ignore, ignore_results=ignore_results, normalize=normalize, order=order)
 
     def make() -> Deck:
@@ -261,9 +265,18 @@ def use_cassette(
             patience=patience,
             unused=unused,
             save_on_failure=save_on_failure,
+            servers=names_of_servers,
         )
 
     return UseCassette(make, everywhere)
+
+
+def _names_of_servers(servers: Any) -> Mapping[str, str]:
+    if isinstance(servers, Mapping):
+        names = cast("Mapping[Any, Any]", servers)
+        if all(isinstance(text, str) and text for pair in names.items() for text in pair):
+            return names
+    raise InterceptError(f"servers must be names with parts of command lines or URLs, not {servers!r}")
 
 
 def _path_of(path: Any) -> Path:

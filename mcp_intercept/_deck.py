@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from itertools import chain
 from os import fspath
@@ -92,6 +92,7 @@ class Deck:
         patience: float,
         unused: Unused,
         save_on_failure: bool,
+        servers: Mapping[str, str],
     ) -> None:
         self.path: Path = path
         """The file."""
@@ -105,6 +106,9 @@ class Deck:
         self._save_on_failure = save_on_failure
         self._timing = timing
         self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False))
+        self._servers = servers
+        # Names that were given to several.
+        self._ambiguous: set[str] = set()
         # With what they are the names of: another object may come to have the same id.
         self._names: dict[object, tuple[str, Any]] = {}
         self._recorder: Recorder | None = None
@@ -188,10 +192,11 @@ class Deck:
         with self._player.lock:
             key = fingerprint(target)
             if key not in self._names:
-                base = name_of(target)
+                base = name_of(target, self._servers)
                 name, number = base, 1
                 taken = {given for given, _ in self._names.values()}
                 while name in taken:
+                    self._ambiguous.add(base)
                     number += 1
                     name = f"{base}-{number}"
                 servers = self._player.servers
@@ -304,9 +309,7 @@ class Deck:
         elif error is not None and not self._save_on_failure:
             journal.discard()
             why = error if isinstance(error, NotKept) else f"the block was left with {type(error).__name__}"
-            logger.warning(
-                "what was recorded for %s is not kept, as %s; save_on_failure=True keeps it", self.path, why
-            )
+            logger.warning("what was recorded for %s is not kept, as %s; save_on_failure=True keeps it", self.path, why)
         else:
             self._save(recorder)
 
@@ -333,6 +336,11 @@ class Deck:
                 )
             else:
                 journal.discard()
+        said += [
+            f"{path} has several servers that are called {name!r}, and only the order in which they are opened tells "
+            f"them apart; name them: server=, connection_id=, or servers={{name: a part of the command line or URL}}"
+            for name in sorted(self._ambiguous)
+        ]
         if recorder.assembly.closed:
             logger.warning(
                 "%s: the connection ended while %s waited, and so it will when it is replayed",

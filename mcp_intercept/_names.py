@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from pathlib import PurePath
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePath, PurePosixPath
+from typing import Any, NamedTuple, cast
 from urllib.parse import urlsplit
 
 from mcp_intercept._sdk import transports
@@ -24,14 +24,39 @@ _LAUNCHER = re.compile(
 _WORDS = frozenset({"run", "exec", "dlx", "tool", "x"})
 # Options that take no value, or the very thing that is run.
 _FLAGS = frozenset({"-m", "-u", "-I", "-B", "-y", "-q", "-i", "-it", "--", "--yes", "--quiet", "--rm", "--init"})
+# What so many servers are called that the folder says more.
+_COMMON = frozenset(
+    {"__main__", "app", "cli", "index", "main", "mcp", "mcp-server", "mcp_server", "run", "server", "start"}
+    | {"bin", "build", "dist", "lib", "out", "src"}
+)
+_COMMON_IN_URLS = frozenset({"api", "mcp", "message", "messages", "rpc", "sse", "v1", "v2"})
+# Options whose value is the folder that the rest is in.
+_IN_FOLDER = frozenset({"--directory", "--project", "--prefix", "--cwd", "-C"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - nothing is bound to it
 
 
-def name_of(target: Any) -> str:
-    """A name for what a transport leads to: of a script, module or package, a host, or a server object."""
+class _Command(NamedTuple):
+    parts: tuple[str, ...]
+    folder: str = ""
+    """The one that it is run in, if that is another."""
+
+
+def name_of(target: Any, names: Mapping[str, str] | None = None) -> str:
+    """A name for what a transport leads to: of a script, module or package, a host, or a server object.
+
+    Args:
+        target: What leads there.
+        names: Names, with a part of the command line or URL of the server that is called so.
+    """
     leads_to = _end_of(target)
-    if isinstance(leads_to, tuple):
-        return _of_command(cast("tuple[str, ...]", leads_to))
+    if names:
+        text = " ".join((leads_to.folder, *leads_to.parts)) if isinstance(leads_to, _Command) else str(leads_to)
+        text = text.replace("\\", "/")
+        for name, part in names.items():
+            if part.replace("\\", "/") in text:
+                return name
+    if isinstance(leads_to, _Command):
+        return _of_command(leads_to)
     if isinstance(leads_to, str):
         return _of_url(leads_to)
     return _checked(getattr(transports.in_process_server(leads_to), "name", None))
@@ -40,20 +65,20 @@ def name_of(target: Any) -> str:
 def fingerprint(target: Any) -> object:
     """What is equal for transports that lead to the same server; kept in memory only."""
     leads_to: object = _end_of(target)
-    return leads_to if isinstance(leads_to, (tuple, str)) else id(leads_to)  # pyright: ignore[reportUnknownVariableType]
+    return leads_to if isinstance(leads_to, (_Command, str)) else id(leads_to)  # pyright: ignore[reportUnknownVariableType]
 
 
 def _end_of(target: Any) -> Any:
-    """A command as a tuple, a URL as a string, or a server object, as far as a transport shows where it leads."""
+    """A command, a URL as a string, or a server object, as far as a transport shows where it leads."""
     # The SDK's are made by functions, and know what these were called with.
     arguments: tuple[Any, ...] = (*getattr(target, "args", ()), *getattr(target, "kwds", {}).values())
     if hasattr(target, "func") and arguments:
         target = arguments[0]
     target = getattr(target, "server", target)
     if isinstance(target, transports.StdioServerParameters):
-        return (target.command, *target.args)
+        return _Command((target.command, *target.args), os.fspath(target.cwd or ""))
     if isinstance(target, (list, tuple)):
-        return tuple(_part(part) for part in cast("Sequence[Any]", target))
+        return _Command(tuple(_part(part) for part in cast("Sequence[Any]", target)))
     return target
 
 
@@ -61,25 +86,42 @@ def _part(part: Any) -> str:
     return os.fspath(part) if isinstance(part, (str, os.PathLike)) else str(id(part))  # pyright: ignore[reportUnknownArgumentType]
 
 
-def _of_command(command: Sequence[str]) -> str:
-    before = ""
-    for part in command:
+def _of_command(command: _Command) -> str:
+    before, folder = "", command.folder
+    for part in command.parts:
         name = PurePath(part.replace("\\", "/")).name
         is_value = before.startswith("-") and before not in _FLAGS  # of an option, and may be anything
+        if before in _IN_FOLDER:
+            folder = part
         before = part
         if is_value or part.startswith("-") or part in _WORDS or _LAUNCHER.fullmatch(name.removesuffix(".exe")):
             continue
         # Of `@scope/package@1.2`, `server.py` and `weather.server`.
-        return _checked(re.sub(r"(?<=.)@.*|\.(py|js|mjs|cjs|ts|exe|sh|jar)$", "", name))
+        stem = re.sub(r"(?<=.)@.*|\.(py|js|mjs|cjs|ts|exe|sh|jar)$", "", name)
+        return next(_folders_of(part, folder), _checked(stem)) if stem.lower() in _COMMON else _checked(stem)
     return UNNAMED
+
+
+def _folders_of(part: str, folder: str) -> Iterator[str]:
+    """The names of the folders that a script is in, the next first, of those that say something."""
+    path = os.path.normpath(os.path.join(folder, part)).replace("\\", "/")
+    here = f"{os.getcwd()}/".replace("\\", "/")
+    # What the folder is called from where all is run, is another thing on each machine.
+    for parent in PurePosixPath(path.removeprefix(here)).parents:
+        if parent.name not in ("", "..") and parent.name.lower() not in _COMMON and _checked(parent.name) != UNNAMED:
+            yield parent.name
 
 
 def _of_url(url: str) -> str:
     try:
-        host = urlsplit(url).hostname or ""
+        parts = urlsplit(url)
+        host = parts.hostname or ""
     except ValueError:
         return UNNAMED
-    return UNNAMED if host in _LOCAL else _checked(host)
+    if host not in _LOCAL:
+        return _checked(host)
+    steps = (step for step in parts.path.split("/") if step.lower() not in _COMMON_IN_URLS)
+    return next((step for step in steps if _checked(step) != UNNAMED), UNNAMED)
 
 
 def _checked(name: Any) -> str:

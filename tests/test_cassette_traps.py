@@ -334,6 +334,7 @@ async def test_protocol_2026_07_28_over_http_replays_as_such(tmp_path: Path) -> 
             assert session.protocol_version == "2026-07-28"
 
 
+@pytest.mark.filterwarnings("ignore:.*only the order in which they are opened")
 async def test_two_servers_in_a_test_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "servers.mcp.jsonl"
 
@@ -998,7 +999,7 @@ async def test_everywhere_reaches_those_who_imported_a_transport_by_name_before(
     with use_cassette(path, everywhere=True):
         async with session_over(stdio_client(live)) as session:
             assert await said(session.call_tool("add", {"a": 1, "b": 2})) == "3"
-    assert {line["server"] for line in lines_of(path) if "server" in line} == {"server"}
+    assert {line["server"] for line in lines_of(path) if "server" in line} == {"tests"}
     gone = StdioServerParameters(command="no-such-command", args=["server.py"])
     with use_cassette(path, mode="none", everywhere=True):
         async with session_over(stdio_client(gone)) as session:

@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import pytest
+from mcp import StdioServerParameters
 
 from mcp_intercept import Cassette, InterceptError, connect, use_cassette
 from mcp_intercept.errors import (
@@ -103,6 +104,8 @@ async def record(path: Path, *calls: tuple[str, dict[str, Any]], **options: Any)
         ({"ignore_results": {"forecast": [5]}}, "ignore_results must be made of"),
         ({"redaction": "password"}, "redaction must be a Redaction, or None for none, not str"),
         ({"patience": "long"}, "patience must be seconds, not an object of type str"),
+        ({"servers": ["weather"]}, "servers must be names with parts of command lines or URLs, not"),
+        ({"servers": {"weather": ""}}, "servers must be names"),
         ({"patience": -1}, "patience must be seconds"),
         ({"patience": float("nan")}, "patience must be seconds"),
     ],
@@ -677,6 +680,15 @@ async def missed(path: Path, target: Any) -> list[str]:
     [
         (["python3.12", "-u", "-m", "weather.server", "--token", "hunter2"], "weather.server"),
         (["bin/python", "servers/weather server.py"], "server"),
+        (["python", "server.py"], "server"),
+        (["python", str(Path.cwd() / "server.py")], "server"),
+        (["python", str(Path.cwd() / "travel" / "src" / "server.py")], "travel"),
+        (["python", "/srv/travel/server.py"], "travel"),
+        (["python", "../server.py"], "server"),
+        (["node", "C:\\srv\\travel\\dist\\index.js"], "travel"),
+        (["uv", "run", "--directory", "/srv/travel", "server.py"], "travel"),
+        (["python", "/srv/ghp_0123456789abcdefghijABCDEFGHIJ012345/server.py"], "srv"),
+        (StdioServerParameters(command="python", args=["main.py"], cwd="/srv/travel"), "travel"),
         ([sys.executable, Path("servers/weather.py")], "weather"),
         (["npx", "-y", "@acme/server-git@1.2.3", "/repo"], "server-git"),
         (["uv", "run", "--with", "secret", "forecast.py"], "forecast"),
@@ -687,7 +699,7 @@ async def missed(path: Path, target: Any) -> list[str]:
     ],
 )
 async def test_a_server_that_nobody_has_named_is_called_after_what_is_run(
-    tmp_path: Path, command: list[Any], name: str
+    tmp_path: Path, command: Any, name: str
 ) -> None:
     path = tmp_path / "x.mcp.jsonl"
     assert await missed(path, command) == [name]
@@ -698,6 +710,7 @@ async def test_a_server_that_nobody_has_named_is_called_after_what_is_run(
     [
         ("https://ann:hunter2@mcp.example.com/mcp?token=1", "mcp.example.com"),
         ("http://127.0.0.1:4711/mcp", "server"),
+        ("http://127.0.0.1:4711/api/weather/mcp", "weather"),
         ("http://[::1/mcp", "server"),
     ],
 )
@@ -710,13 +723,52 @@ async def test_servers_of_the_same_name_are_told_apart_and_a_single_one_needs_no
     one, two = travel(), travel()
     two.on_tool("forecast", "of the other")
     transports = [one.transport(), two.transport()]
-    with use_cassette(path, mode="once") as cassette:
-        for transport in transports:
-            await call(cassette.transport(transport), OSLO)
+    scope = use_cassette(path, mode="once")
+    cassette = scope.__enter__()
+    for transport in transports:
+        await call(cassette.transport(transport), OSLO)
+    with pytest.warns(CassetteWarning, match="several servers that are called 'server', and only the order"):
+        scope.__exit__(None, None, None)
     assert [cassette.interactions[0].server, cassette.interactions[-1].server] == ["server", "server-2"]
     await record(path, OSLO)
     with use_cassette(path, mode="none"):
         assert await call(NOBODY, OSLO, name=None) == ["Oslo: snow"]
+
+
+async def test_servers_are_called_as_a_user_says_whatever_the_order(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    servers = {"first": " -u ", "second": " -B ", "nobody": "is-there", "url": "localhost:1/"}
+
+    async def ask(*options: str) -> list[list[str]]:
+        python, script = STDIO
+        return [await call([python, option, script], ("echo", {"text": option}), name=None) for option in options]
+
+    async def ask_in_vain() -> None:
+        for target in (NOBODY, "http://localhost:1/mcp"):
+            with pytest.raises(Exception, match="No recorded answer"):
+                await call(target, OSLO, name=None)
+
+    with use_cassette(path, mode="once", servers=servers) as cassette:
+        assert await ask("-u", "-B") == [["-u"], ["-B"]]
+    assert {one.server for one in cassette.interactions} == {"first", "second"}
+    with use_cassette(path, mode="none", servers=servers):
+        assert await ask("-B", "-u") == [["-B"], ["-u"]]
+    with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none", servers=servers):
+        await ask_in_vain()
+    assert [miss.server for miss in caught.value.misses] == ["nobody", "url"]
+
+
+async def test_a_miss_says_that_another_server_was_asked_the_very_same(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    with use_cassette(path, mode="rewrite"):
+        await call(travel().transport(), OSLO)
+        await call(travel().transport(), BERGEN, name="another")
+    with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none"):
+        await call(NOBODY, OSLO, ("forecast", {"city": "Rome"}), name="another")
+    first, second = map(str, caught.value.misses)
+    assert "arguments differ; the very same was recorded with 'travel'" in first
+    assert "or use_cassette(..., servers={...})" in first
+    assert "the very same" not in second
 
 
 # What is in the file.

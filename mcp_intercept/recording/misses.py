@@ -85,6 +85,8 @@ class Miss:
     """What was recorded that comes nearest, the nearest first."""
     servers: tuple[str, ...] = ()
     """The servers in the cassette."""
+    elsewhere: tuple[str, ...] = ()
+    """Those of them that were asked the very same."""
     source: Source
     """The cassette."""
 
@@ -117,6 +119,8 @@ class Miss:
         return "\n".join([*lines, f"  way out   {self._way_out()}"])
 
     def _details(self) -> str:
+        if self.elsewhere:
+            return f"; the very same was recorded with {' and '.join(map(repr, self.elsewhere))}"
         if self.reason == "unknown server":
             return f"; the cassette has {', '.join(map(repr, self.servers)) or 'none'}"
         if self.reason == "used up":
@@ -128,8 +132,11 @@ class Miss:
     def _way_out(self) -> str:
         if self.reason == "no cassette":
             return "record it where the server is, with mode='once' (pytest: --mcp-record=once), and commit the file"
-        if self.reason == "unknown server":
-            return "name it as it was then: cassette.transport(..., server=...) or connect(..., connection_id=...)"
+        if self.elsewhere or self.reason == "unknown server":
+            return (
+                "name it as it was then: cassette.transport(..., server=...), connect(..., connection_id=...) "
+                "or use_cassette(..., servers={...})"
+            )
         record = "record what is new with mode='new_episodes', or all again with 'rewrite' (pytest: --mcp-record=...)"
         places = [difference.pointer for near in self.nearest[:1] for difference in near.differences]
         if self.reason == "answer differs":

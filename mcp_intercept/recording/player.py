@@ -32,6 +32,7 @@ from mcp_intercept.recording.values import canonical
 
 _MOST_COMPARED: Final = 200
 _MOST_NEAREST: Final = 3
+_NOT_THERE: Final = frozenset({"unknown server", "never recorded", "arguments differ"})
 
 
 class _Answers:
@@ -300,6 +301,18 @@ class Player:
                     reason, nearest = ("arguments differ" if known else "never recorded"), nearest[:_MOST_NEAREST]
         return self._note(server, method, params, reason, nearest)
 
+    def _elsewhere(self, server: str, method: str, params: dict[str, Any] | None) -> tuple[str, ...]:
+        """The other servers that were asked the very same."""
+        if method in REPEATED:
+            return ()
+        essence, name = self.rules.essence(method, params), name_in(method, params)
+        return tuple(
+            other
+            for other in self.servers
+            if other != server and self.file is not None
+            if self._index((other, method, name), self.file).exact(essence) is not None
+        )
+
     def _note(
         self, server: str, method: str, params: dict[str, Any] | None, reason: Reason, nearest: list[Nearest]
     ) -> Miss:
@@ -318,6 +331,7 @@ class Player:
             reason=reason,
             nearest=tuple(nearest),
             servers=tuple(self.servers),
+            elsewhere=self._elsewhere(server, method, params) if reason in _NOT_THERE else (),
             source=self.source(),
         )
 
