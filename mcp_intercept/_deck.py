@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from mcp_intercept._context import printable
+from mcp_intercept._handed import handed_to
 from mcp_intercept._names import fingerprint, name_of
 from mcp_intercept._sdk import LINE
 from mcp_intercept._sdk.reroute import Passing
@@ -171,6 +172,7 @@ class Deck:
         self, transport: AbstractAsyncContextManager[Any], target: Any, name: str | None = None
     ) -> AbstractAsyncContextManager[Any]:
         """A transport, recorded or replayed: of a server of this name, or else of one named after what leads to it."""
+        self._redactor.also(handed_to(transport, target))
         return self._transport(transport, name or self._name(target))
 
     def middleware(self, server: str) -> CassetteMiddleware:
@@ -296,6 +298,8 @@ class Deck:
         journal = recorder.journal
         recorder.end()
         self.lost = recorder.lost
+        for name in self._redactor.without_value if recorder.count else ():
+            logger.warning("%s: %s is to be redacted, and has no value here to be looked for", self.path, name)
         if not (recorder.count or self.lost):
             journal.discard()
         elif isinstance(error, _KEPT):

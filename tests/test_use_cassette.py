@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
-from mcp import StdioServerParameters
+from mcp import ClientSession, StdioServerParameters, stdio_client
+from mcp.shared._httpx_utils import create_mcp_http_client
 
 from mcp_intercept import Cassette, InterceptError, connect, use_cassette
 from mcp_intercept.errors import (
@@ -26,7 +28,7 @@ from mcp_intercept.errors import (
 )
 from mcp_intercept.recording import MISS_CODE, Redaction
 from mcp_intercept.testing import ScriptedServer
-from tests.server import STDIO
+from tests.server import STDIO, http_server
 from tests.wire import LINE_1
 
 # Many a cassette here is only opened.
@@ -782,6 +784,55 @@ async def test_timing_is_written_only_if_it_is_wanted(tmp_path: Path) -> None:
     assert path.read_text().count('"seconds":') == 3
     with use_cassette(path, mode="none"):
         assert await call(NOBODY, OSLO) == ["Oslo: snow"]
+
+
+@pytest.mark.parametrize("over", ["stdio", "everywhere", "http", "http client"])
+async def test_what_a_server_was_handed_in_secret_is_looked_for_in_what_is_said(tmp_path: Path, over: str) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    secret = "tok-very-secret-123"
+    told = "token tok-very-secret-123, plain words, Oslo"
+    redaction = Redaction(env=["ACME"])
+
+    async def ask(replays: bool = False) -> str:
+        if over in ("stdio", "everywhere"):
+            python, script = (NOBODY[0], "server.py") if replays else STDIO
+            env = {"SHOP_TOKEN": secret, "ACME": "plain words", "API_KEY": "Oslo"}
+            params = StdioServerParameters(command=python, args=[script], env=env)
+            if over == "stdio":
+                return (await call(params, ("echo", {"text": told})))[0]
+            async with stdio_client(params) as streams, ClientSession(*streams) as session:
+                await session.initialize()
+                return await answer(session, "echo", {"text": told})
+        headers = {"Authorization": f"Bearer {secret}", "ACME": "plain words"}
+        if over == "http":
+            async with connect(url, headers=headers, connection_id="s") as session:
+                return await answer(session, "echo", {"text": told})
+        async with (
+            create_mcp_http_client(headers=headers) as client,
+            connect(url, http_client=client, connection_id="s") as session,
+        ):
+            return await answer(session, "echo", {"text": told})
+
+    url = "http://127.0.0.1:1/mcp"
+    with http_server() if over.startswith("http") else nullcontext(url) as url:
+        with use_cassette(path, mode="once", redaction=redaction, everywhere=True):
+            assert await ask() == told
+    assert secret not in path.read_text()
+    name = "SHOP_TOKEN" if over in ("stdio", "everywhere") else "Authorization"
+    redacted = f"token REDACTED-{name}, REDACTED-ACME, Oslo"
+    if over == "http client":
+        redacted = redacted.replace(name, "authorization").replace("REDACTED-ACME", "plain words")
+    with use_cassette(path, mode="none", redaction=redaction, everywhere=True):
+        assert await ask(replays=True) == redacted
+
+
+async def test_what_is_to_be_redacted_and_has_no_value_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MY_SECRET", "not for everybody")
+    await record(tmp_path / "x.mcp.jsonl", OSLO, redaction=Redaction(env=["MY_SECRET", "NOT_THERE"]))
+    assert "NOT_THERE is to be redacted, and has no value here to be looked for" in caplog.text
+    assert "MY_SECRET" not in caplog.text
 
 
 async def test_secrets_are_taken_out_and_what_was_asked_with_them_is_found(

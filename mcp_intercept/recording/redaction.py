@@ -180,7 +180,7 @@ class Redactor:
 
     Args:
         redaction: What is secret.
-        environ: Instead of `os.environ`; read here and not again.
+        environ: Instead of `os.environ`; read here and not again. What else is known comes with `also()`.
     """
 
     def __init__(self, redaction: Redaction, environ: Mapping[str, str] | None = None) -> None:
@@ -193,28 +193,54 @@ class Redactor:
         self._allowed = frozenset(pointer for pointer in redaction.allow if pointer.startswith("/"))
         self._verdicts: dict[str, int] = dict(_NEVER)
         self._found: Found | None = None
-        values: dict[str, str] = {}
-        short: list[str] = []
-        for name in redaction.env:
-            value = ((os.environ if environ is None else environ).get(name) or "").strip()
-            if is_placeholder(value):
-                continue
-            if len(value) >= MIN_ENV_LENGTH:
-                for written in _spellings(value):
-                    values.setdefault(written, name)
-            elif value:
-                short.append(name)
-        self.too_short: Final = tuple(short)
+        known = os.environ if environ is None else environ
+        given = {name: (known.get(name) or "").strip() for name in redaction.env}
+        self.too_short: Final = tuple(name for name, value in given.items() if 0 < len(value) < MIN_ENV_LENGTH)
         """The variables whose values are too short to be looked for."""
-        self._env = values
-        names = "|".join(["[0-9a-f]{8}", *(re.escape(_variable(name)) for name in redaction.env)])
+        self._without_value = {name for name, value in given.items() if not value}
+        self._env: dict[str, str] = {}
+        self._look_for(given)
+
+    @property
+    def without_value(self) -> list[str]:
+        """The variables of `Redaction.env` that have no value anywhere."""
+        return sorted(self._without_value)
+
+    def also(self, values: Mapping[str, str]) -> None:
+        """Look for what else is known by names: of variables or HTTP headers that a server was handed.
+
+        These are the values of `Redaction.env`, and, unless it has no defaults, those that are secret by their names
+        and no mere words.
+
+        Args:
+            values: The values by names.
+        """
+        given: dict[str, str] = {}
+        for name, value in values.items():
+            secret = after_scheme(value).strip()
+            if name in self.redaction.env:
+                self._without_value.discard(name)
+                given[name] = secret
+            elif self._defaults and self._verdict(name) == SECRET and is_token_like(secret) and not is_said(secret):
+                given[name] = secret
+        self._look_for(given)
+
+    def _look_for(self, values: Mapping[str, str]) -> None:
+        env = dict(self._env)
+        for name, value in values.items():
+            if len(value) >= MIN_ENV_LENGTH and not is_placeholder(value):
+                for written in _spellings(value):
+                    env.setdefault(written, name)
+        names = dict.fromkeys((*self.redaction.env, *env.values()))
+        marks = "|".join(["[0-9a-f]{8}", *(re.escape(_variable(name)) for name in names)])
         # Where placeholders are, exactly: what only begins like one may be part of a secret.
-        placeholder = rf"{MARK}(?:-(?:{names}))?(?![A-Za-z0-9_-])"
+        placeholder = rf"{MARK}(?:-(?:{marks}))?(?![A-Za-z0-9_-])"
         self._placeholders = re.compile(placeholder)
-        found = "|".join(re.escape(value) for value in sorted(values, key=len, reverse=True))
-        self._env_values = re.compile(f"{placeholder}|({found})") if values else None
+        found = "|".join(re.escape(value) for value in sorted(env, key=len, reverse=True))
+        self._env = env  # first, as others may be looking
+        self._env_values = re.compile(f"{placeholder}|({found})") if env else None
         # With nothing to look for, it does not look.
-        self._is_idle = not (self._defaults or self._patterns or self._user_keys or values or self._function)
+        self._is_idle = not (self._defaults or self._patterns or self._user_keys or env or self._function)
 
     def params(self, method: str, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """The params of a request or notification, of either side."""
