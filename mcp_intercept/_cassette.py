@@ -48,6 +48,10 @@ class Cassette:
     def __len__(self) -> int:
         return len(self._deck)
 
+    def __bool__(self) -> bool:
+        # It is one, also before anything is in it.
+        return True
+
     @property
     def path(self) -> Path:
         """The file."""
@@ -271,11 +275,11 @@ def use_cassette(
     return UseCassette(make, everywhere)
 
 
-def _names_of_servers(servers: Any) -> Mapping[str, str]:
-    if isinstance(servers, Mapping):
-        names = cast("Mapping[Any, Any]", servers)
-        if all(isinstance(text, str) and text for pair in names.items() for text in pair):
-            return names
+def _names_of_servers(servers: Mapping[Any, Any]) -> Mapping[str, str]:
+    if isinstance(servers, Mapping) and all(  # pyright: ignore[reportUnnecessaryIsInstance]
+        isinstance(text, str) and text for pair in servers.items() for text in pair
+    ):
+        return servers
     raise InterceptError(f"servers must be names with parts of command lines or URLs, not {servers!r}")
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from mcp_intercept._chain import AnyMiddleware
-from mcp_intercept._current import current_cassette, is_led
+from mcp_intercept._current import current_cassette, is_led, pass_by
 from mcp_intercept._groups import raise_ungrouped
 from mcp_intercept._intercept import intercept, manager_of
 from mcp_intercept._manager import MiddlewareManager
@@ -97,6 +97,8 @@ async def connect(
     body_error: BaseException | None = None
     try:
         tap = WireTap(on_frame)
+        if cassette is None and not is_led(server):
+            pass_by(tap)
         async with tap.transport(streams) as pair:
             inner = ClientSession(
                 *pair,

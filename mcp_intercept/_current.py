@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
 from threading import RLock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 
 class Joinable(Protocol):
@@ -16,6 +17,13 @@ class Joinable(Protocol):
     ) -> AbstractAsyncContextManager[Any]:
         """A transport, recorded or replayed: of a server of this name, or else of one named after what leads to it."""
         ...
+
+
+class Counting(Protocol):
+    """What a session sends through."""
+
+    count: int
+    """How many messages it has sent."""
 
 
 class Led(AbstractAsyncContextManager[Any]):
@@ -34,6 +42,20 @@ class Led(AbstractAsyncContextManager[Any]):
 def is_led(transport: object) -> bool:
     """Whether a transport is led through a cassette already."""
     return isinstance(transport, Led)
+
+
+# What goes past all cassettes, as none was open when it began.
+_passing: WeakSet[Counting] = WeakSet()
+
+
+def pass_by(session: Counting) -> None:
+    """A session begins that goes through no cassette."""
+    _passing.add(session)
+
+
+def passed_by() -> dict[Counting, int]:
+    """How many messages each such session has sent."""
+    return {session: session.count for session in _passing}
 
 
 _lock = RLock()

@@ -14,11 +14,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
 from itertools import chain
 from os import fspath
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept._context import printable
+from mcp_intercept._current import Counting, passed_by
 from mcp_intercept._handed import handed_to
 from mcp_intercept._names import fingerprint, name_of
+from mcp_intercept._options import check_choice
 from mcp_intercept._sdk import LINE
 from mcp_intercept._sdk.reroute import Passing
 from mcp_intercept._tape import Writer, continued, noted, played
@@ -61,15 +63,31 @@ Unused: TypeAlias = Literal["ignore", "warn", "fail"]
 """What to do about requests in a cassette that nobody has made."""
 
 PATIENCE: Final = 30.0
+MODE_VARIABLE: Final = "MCP_INTERCEPT_CASSETTE_MODE"
+"""The environment variable that says what cassettes do that were given no mode. The pytest plugin sets it."""
 
 _KEPT = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
 def default_mode() -> tuple[Mode, str]:
-    """The mode where nobody has asked for one, and why it is that."""
+    """The mode where nobody has asked for one, and why it is that.
+
+    Raises:
+        InterceptError: `MCP_INTERCEPT_CASSETTE_MODE` is set to something else.
+    """
+    asked = os.environ.get(MODE_VARIABLE)
+    if asked:
+        check_choice(MODE_VARIABLE, asked, get_args(Mode))
+        return cast("Mode", asked), f"as {MODE_VARIABLE} is set"
     if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
         return "none", "as CI is set"
     return "once", ""
+
+
+_PASSED_BY: Final = (
+    "a session that was opened before the block has talked to its server; open it inside (in pytest: in a fixture of "
+    "function scope), or have a block around it where it is opened"
+)
 
 
 class NotKept(BaseException):
@@ -112,11 +130,17 @@ class Deck:
         self._ambiguous: set[str] = set()
         # With what they are the names of: another object may come to have the same id.
         self._names: dict[object, tuple[str, Any]] = {}
+        # Sessions that began before, with the number of messages that they had sent.
+        self._earlier: dict[Counting, int] = {}
+        self._has_middleware = False
         self._recorder: Recorder | None = None
         self._verifier: Verifier | None = None
         self._file: CassetteFile | None = None
         self._is_open = False
-        self._player = Player(None, rules, self._redactor, Source(path=path, mode=self.mode, mode_reason=reason))
+        # Whoever has chosen a mode is not told of options that would not change it.
+        option = "" if mode is not None else "pytest: --mcp-record=" if "pytest" in sys.modules else f"{MODE_VARIABLE}="
+        source = Source(path=path, mode=self.mode, mode_reason=reason, option=option)
+        self._player = Player(None, rules, self._redactor, source)
 
     def __repr__(self) -> str:
         if not self._is_open:
@@ -180,6 +204,7 @@ class Deck:
         from mcp_intercept._cassette_middleware import CassetteMiddleware
 
         self._check_open()
+        self._has_middleware = True
         plays = self._plays or self._continues
         return CassetteMiddleware(
             self._player if plays else None, None if self._plays else self._writer(), server, self._patience
@@ -246,6 +271,7 @@ class Deck:
             if self._recorder is not None:
                 self._recorder.journal.discard()
             raise
+        self._earlier = passed_by()
         self._is_open = True
 
     def _prepare(self, path: Path, mode: Mode, exists: bool) -> None:
@@ -320,7 +346,8 @@ class Deck:
     def _save(self, recorder: Recorder) -> None:
         journal, path = recorder.journal, self.path
         made = self.lost + recorder.count
-        said = [f"{path} is not complete: {self.lost} of {made} messages were not written"] if self.lost else []
+        why = "" if recorder.failure is None else f" ({_reason(recorder.failure)})"
+        said = [f"{path} is not complete: {self.lost} of {made} messages were not written{why}"] if self.lost else []
         if not recorder.count:
             journal.discard()
         elif self.lost and self._file is not None:
@@ -332,9 +359,8 @@ class Deck:
             except Exception as error:
                 # Whatever it is, the test that was recorded is not to blame.
                 journal.close()
-                why = error.strerror if isinstance(error, OSError) else None
                 said.append(
-                    f"{path} was not written ({why or printable(str(error)) or type(error).__name__}); "
+                    f"{path} was not written ({_reason(error)}); "
                     f"what was recorded is in {journal.path.name}: "
                     f"`mcp-intercept cassette recover {path}` makes a cassette of it"
                 )
@@ -378,7 +404,19 @@ class Deck:
             drifts = self._verifier.drifts
             headline = f"{path} is no longer what happens: {_counted(drifts, 'difference')}."
             return CassetteDriftError(report(headline, drifts), path=path, drifts=drifts)
+        if self._plays and self._is_passed_by():
+            return CassetteError(f"nothing has passed {path}: {_PASSED_BY}", path=path)
         return None
+
+    @property
+    def _was_used(self) -> bool:
+        return self._player.was_asked or (self._recorder is not None and self._recorder.was_used)
+
+    def _is_passed_by(self) -> bool:
+        """Whether only a session was used that began before."""
+        if self._was_used or self._has_middleware:
+            return False
+        return any(count > self._earlier.get(session, count) for session, count in passed_by().items())
 
     def _judge(self, error: BaseException | None) -> None:
         fault = self.fault()
@@ -388,13 +426,14 @@ class Deck:
             return
         if fault is not None:
             raise fault
-        was_used = self._player.was_asked or (self._recorder is not None and self._recorder.was_used)
-        if not was_used and self.mode != "off":
-            said = (
-                f"nothing has passed {self.path}; open sessions inside the block, with connect(), "
-                f"cassette.transport(...) or everywhere=True"
+        if not self._was_used and self.mode != "off":
+            is_passed_by = self._is_passed_by()
+            said = f"nothing has passed {self.path}: " + (
+                _PASSED_BY
+                if is_passed_by
+                else "open sessions inside the block, with connect(), cassette.transport(...) or everywhere=True"
             )
-            if self._recorder is None or self._file is not None:
+            if self._recorder is None or self._file is not None or is_passed_by:
                 warnings.warn(said, CassetteWarning, stacklevel=4)
             else:
                 logger.warning("%s", said)  # there may have been nothing to record
@@ -417,6 +456,12 @@ class Deck:
             if self._unused_option == "fail":
                 raise CassetteError(said, path=self.path)
             warnings.warn(said, CassetteWarning, stacklevel=5)
+
+
+def _reason(error: Exception) -> str:
+    why = error.strerror if isinstance(error, OSError) else None
+    # The text of others may show what was said.
+    return why or (printable(str(error)) if isinstance(error, CassetteError) else "") or type(error).__name__
 
 
 def _counted(things: Sequence[object], noun: str) -> str:

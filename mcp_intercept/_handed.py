@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from mcp_intercept._sdk import transports
 
@@ -25,7 +25,7 @@ def _pairs(source: Any) -> Iterator[tuple[str, str]]:
         source = source.env
     elif any(base.__module__.partition(".")[0] in ("httpx", "httpx2") for base in type(source).__mro__):
         source = getattr(source, "headers", None)
-    if isinstance(source, Mapping):
-        for name, value in cast("Mapping[Any, Any]", source).items():
-            if isinstance(name, str) and isinstance(value, str):
-                yield name, value
+    pairs: Mapping[Any, Any] = source if isinstance(source, Mapping) else {}
+    for name, value in pairs.items():
+        if isinstance(name, str) and isinstance(value, str):
+            yield name, value

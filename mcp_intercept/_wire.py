@@ -57,6 +57,8 @@ class WireTap:
     """
 
     def __init__(self, listener: FrameListener | None = None) -> None:
+        self.count = 0
+        """How many messages the session has sent."""
         self._listener = listener
         self._failed = False
         self._waiting: dict[str | int | None, tuple[Invocation, ...]] = {}
@@ -93,6 +95,7 @@ class WireTap:
 
     def sent(self, item: Any) -> None:
         """The session hands `item` to the transport."""
+        self.count += 1
         message = line.frame_of(item)
         calls = _writing.get([])
         if calls:

@@ -360,7 +360,9 @@ def test_what_is_lost_with_a_cassette_in_its_place_leaves_that_and_the_journal(t
     number = recorder.connect("s")
     recorder.sent(number, call(1))
     recorder.missed(ValueError("no"))
-    with pytest.warns(CassetteWarning, match=r"1 of 2 messages were not written; what was recorded is in x\.mcp"):
+    with pytest.warns(
+        CassetteWarning, match=r"1 of 2 messages were not written \(ValueError\); what was recorded is in x\.mcp"
+    ):
         scope.__exit__(None, None, None)
     assert path.read_bytes() == before
     assert journal_of(path).exists()

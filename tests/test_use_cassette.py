@@ -15,7 +15,7 @@ import pytest
 from mcp import ClientSession, StdioServerParameters, stdio_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
-from mcp_intercept import Cassette, InterceptError, connect, use_cassette
+from mcp_intercept import Cassette, InterceptError, connect, intercept, use_cassette
 from mcp_intercept.errors import (
     CassetteDriftError,
     CassetteError,
@@ -540,9 +540,8 @@ async def test_a_session_that_outlives_it_is_told_so(tmp_path: Path, caplog: pyt
 
 
 async def test_a_block_that_nothing_has_passed_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    async with connect(travel().transport()) as session:
-        with use_cassette(tmp_path / "x.mcp.jsonl", mode="once"):
-            await answer(session, *OSLO)  # it was opened before
+    with use_cassette(tmp_path / "x.mcp.jsonl", mode="once"):
+        pass
     assert "nothing has passed" in caplog.text
     await record(tmp_path / "x.mcp.jsonl", OSLO)
     with pytest.warns(CassetteWarning, match="nothing has passed"), use_cassette(tmp_path / "x.mcp.jsonl", mode="none"):
@@ -579,8 +578,7 @@ async def test_a_miss_tells_what_was_asked_why_it_is_missed_what_is_near_and_wha
         '              /arguments/city: recorded "Oslo", now "Narvik"',
         "            #5 tools/call forecast, line 9, used",
         '              /arguments/city: recorded "Bergen", now "Narvik"',
-        "  way out   record what is new with mode='new_episodes', or all again with 'rewrite' "
-        "(pytest: --mcp-record=...);"
+        "  way out   record what is new with mode='new_episodes', or all again with 'rewrite';"
         " if it may differ: ignore=['city']",
     ]
 
@@ -664,6 +662,87 @@ async def test_what_nobody_asks_for_is_told_if_that_is_wanted(tmp_path: Path) ->
     with use_cassette(path, mode="rewrite", unused="fail") as cassette:
         await call(travel().transport(), OSLO)
     assert (cassette.unused, len(cassette.interactions)) == ((), 4)
+
+
+async def test_a_session_of_before_that_is_used_past_the_cassette_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+
+    async def use(session: Any, mode: Any) -> None:
+        with use_cassette(path, mode=mode):
+            await answer(session, *OSLO)
+
+    async with connect(travel().transport()) as session:
+        with pytest.warns(CassetteWarning, match="a session that was opened before the block has talked to its server"):
+            await use(session, "once")
+        await record(path, OSLO)
+        for mode in ("once", "none"):
+            with pytest.raises(CassetteError, match="opened before the block.*in a fixture of function scope"):
+                await use(session, mode)
+        with use_cassette(path, mode="none") as cassette:
+            assert await answer(intercept(session, cassette.middleware(server="travel")), *OSLO) == "Oslo: snow"
+        # It may have to do with something else.
+        with use_cassette(path, mode="none"):
+            await answer(session, *BERGEN)
+            assert await call(NOBODY, OSLO) == ["Oslo: snow"]
+
+
+async def test_the_mode_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, OSLO)
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setenv("MCP_INTERCEPT_CASSETTE_MODE", "rewrite")
+    with use_cassette(path) as cassette:
+        assert await call(travel().transport(), BERGEN) == ["Bergen: snow"]
+    assert cassette.mode == "rewrite"
+    assert "Oslo" not in path.read_text()
+    with use_cassette(path, mode="none"):
+        assert await call(NOBODY, BERGEN) == ["Bergen: snow"]
+    monkeypatch.setenv("MCP_INTERCEPT_CASSETTE_MODE", "never")
+    with pytest.raises(InterceptError, match="MCP_INTERCEPT_CASSETTE_MODE must be 'none' or 'once' or"):
+        use_cassette(path).__enter__()
+
+
+async def test_a_miss_tells_of_the_option_only_if_it_would_help(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, OSLO)
+    monkeypatch.setenv("CI", "true")
+
+    async def said(**options: Any) -> str:
+        with pytest.raises(CassetteMissError) as caught, use_cassette(path, **options):
+            await call(NOBODY, BERGEN)
+        return str(caught.value)
+
+    assert "or all again with 'rewrite' (pytest: --mcp-record=...); if" in await said()
+    assert "or all again with 'rewrite'; if" in await said(mode="none")
+    monkeypatch.delitem(sys.modules, "pytest")
+    assert "or all again with 'rewrite' (MCP_INTERCEPT_CASSETTE_MODE=...); if" in await said()
+
+
+async def test_what_was_redacted_otherwise_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    pin = ("book", {"pin": "4711"})
+    await record(path, pin, redaction=Redaction(keys=["pin"]))
+    with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none"):
+        await call(NOBODY, pin)
+    assert "give the redaction that it was recorded or redacted with, redaction=Redaction(...)" in str(caught.value)
+    with use_cassette(path, mode="none", redaction=Redaction(keys=["pin"])):
+        await call(NOBODY, pin)
+
+
+async def test_a_file_with_both_sides_of_a_merge_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    await record(path, OSLO)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], "<<<<<<< HEAD\n", *lines[3:]]))
+    with pytest.raises(CassetteFormatError, match="line 4: here two versions of it were merged, and are both still"):
+        use_cassette(path, mode="rewrite").__enter__()
+
+
+async def test_a_cassette_with_nothing_in_it_is_one(tmp_path: Path) -> None:
+    with use_cassette(tmp_path / "x.mcp.jsonl", mode="once") as cassette:
+        assert (len(cassette), bool(cassette)) == (0, True)
 
 
 # Names of servers.

@@ -131,6 +131,8 @@ def redact(path: Path, output: Path | None, redaction: Redaction, *, dry_run: bo
         if cleaner.replaced or target != path:
             _write(file, target, lines)
     say(f"{printable(str(target), 1000)}: {done}")
+    if cleaner.replaced and redaction != Redaction():
+        say("what replays it has to redact the same: give use_cassette(..., redaction=Redaction(...)) these options")
     return 0
 
 

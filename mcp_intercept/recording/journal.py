@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from mcp_intercept.errors import CassetteLockedError
@@ -79,7 +80,8 @@ class Journal:
                 written += os.write(file, line[written:] if written else line)
         except OSError:
             # Half a line would spoil the next one.
-            os.ftruncate(file, begin)
+            with suppress(OSError):  # what is wrong is known
+                os.ftruncate(file, begin)
             raise
         self._size = begin + written
         return begin

@@ -141,6 +141,7 @@ class EndLine(TypedDict):
     end: Literal[True]
 
 
+_CONFLICT_MARKS: Final = (b"<<<<<<<", b"|||||||", b"=======", b">>>>>>>")
 _KINDS: Final[dict[str, type[Any]]] = {
     "format": HeaderLine,
     "request": RequestLine,
@@ -207,6 +208,13 @@ def read_line(text: bytes, path: object, number: int) -> tuple[str, dict[str, An
         line = decode(text)
     except ValueError as error:
         said = f"{error.msg}, at character {error.pos + 1}" if isinstance(error, JSONDecodeError) else str(error)
+        if text.startswith(_CONFLICT_MARKS):
+            raise CassetteFormatError(
+                "here two versions of it were merged, and are both still there; take one of them, "
+                "or delete the file and record it again",
+                path=path,
+                line=number,
+            ) from None
         what = "no text in UTF-8" if isinstance(error, UnicodeDecodeError) else f"no JSON ({printable(said)})"
         raise CassetteFormatError(
             f"this is {what}; restore the file, or delete it and record it again", path=path, line=number

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from mcp_intercept._context import printable
 from mcp_intercept.recording.interactions import title_of
+from mcp_intercept.recording.looks import is_placeholder
 from mcp_intercept.recording.matching import Difference, shown
 
 MISS_CODE: Final = -31404
@@ -65,6 +66,8 @@ class Source:
     """How many interactions it has."""
     unused: int = 0
     """How many of its requests have not been made."""
+    option: str = ""
+    """How the mode can be changed from outside, if it can."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,20 +132,27 @@ class Miss:
             return "; when it was recorded, the client cancelled it or gave up"
         return ""
 
+    def _option(self, mode: str) -> str:
+        return f" ({self.source.option}{mode})" if self.source.option else ""
+
     def _way_out(self) -> str:
         if self.reason == "no cassette":
-            return "record it where the server is, with mode='once' (pytest: --mcp-record=once), and commit the file"
+            return f"record it where the server is, with mode='once'{self._option('once')}, and commit the file"
         if self.elsewhere or self.reason == "unknown server":
             return (
                 "name it as it was then: cassette.transport(..., server=...), connect(..., connection_id=...) "
                 "or use_cassette(..., servers={...})"
             )
-        record = "record what is new with mode='new_episodes', or all again with 'rewrite' (pytest: --mcp-record=...)"
+        record = f"record what is new with mode='new_episodes', or all again with 'rewrite'{self._option('...')}"
         places = [difference.pointer for near in self.nearest[:1] for difference in near.differences]
         if self.reason == "answer differs":
-            again = "answer as then, or record again with mode='rewrite' (pytest: --mcp-record=rewrite)"
+            again = f"answer as then, or record again with mode='rewrite'{self._option('rewrite')}"
             may_differ = f"; if it may differ: ignore_results={{{self.method!r}: [{places[0]!r}]}}"
             return again if places[0] in ("/result", "/error", "") else again + may_differ
+        if self.reason == "arguments differ" and any(
+            is_placeholder(difference.recorded.strip('"')) for difference in self.nearest[0].differences
+        ):
+            return f"give the redaction that it was recorded or redacted with, redaction=Redaction(...); else {record}"
         if self.reason == "arguments differ" and places:
             pointer = places[0].removeprefix("/arguments")
             name = pointer if "/" in pointer[1:] else pointer[1:]

@@ -47,6 +47,8 @@ class Recorder:
         self.journal = journal
         self.lost: int = 0
         """How many messages could not be written."""
+        self.failure: Exception | None = None
+        """Why the first of them was not."""
         self.count: int = 0
         """How many were."""
         self.assembly: Assembly = Assembly(journal.read)
@@ -98,6 +100,7 @@ class Recorder:
         """A message could not be told."""
         with self._lock:
             self.lost += 1
+            self.failure = self.failure or error
             self._faults.report(f"write to {self.journal.path.name}", error, text=isinstance(error, OSError))
 
     def _take(self, take: Any, number: int, what: Any) -> None:
