@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from mcp_intercept._sdk import transports
 
@@ -25,7 +25,11 @@ def _pairs(source: Any) -> Iterator[tuple[str, str]]:
         source = source.env
     elif any(base.__module__.partition(".")[0] in ("httpx", "httpx2") for base in type(source).__mro__):
         source = getattr(source, "headers", None)
-    pairs: Mapping[Any, Any] = source if isinstance(source, Mapping) else {}
-    for name, value in pairs.items():
-        if isinstance(name, str) and isinstance(value, str):
-            yield name, value
+    if _is_mapping(source):
+        for name, value in source.items():
+            if isinstance(name, str) and isinstance(value, str):
+                yield name, value
+
+
+def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
