@@ -26,6 +26,8 @@ MODES: Final = ("none", "once", "new_episodes", "rewrite", "verify", "off")
 """Those of `use_cassette()`, which is not imported for `--help`."""
 UNUSED: Final = ("ignore", "warn", "fail")
 
+_MODE_VARIABLE: Final = "MCP_INTERCEPT_CASSETTE_MODE"
+"""What `use_cassette()` looks at where it is given no mode."""
 _LONGEST: Final = 100
 """Characters of a file's name, the suffix not counted: file systems take 255 bytes, and there are files beside it."""
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9_.,=+@-]+")
@@ -47,8 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mcp-record",
         choices=MODES,
         metavar="MODE",
-        help=f"what cassettes do, instead of what tests and configuration say: {', '.join(MODES)} "
-        "(default: once, and none where CI is set)",
+        help="what cassettes do, instead of what marks and configuration say, and in use_cassette() blocks that give "
+        f"no mode: {', '.join(MODES)} (default: once, and none where CI is set)",
     )
     group.addoption(
         "--mcp-block",
@@ -59,8 +61,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--mcp-unused",
         choices=UNUSED,
         metavar="WHAT",
-        help="what to do at the end about recorded requests that no test has made, and cassettes that no test uses: "
-        f"{', '.join(UNUSED)} (default: ignore)",
+        help="what to do at the end about recorded requests that no test has made, cassettes that no test uses, and "
+        f"what interrupted recordings have left: {', '.join(UNUSED)} (default: ignore)",
     )
     parser.addini("mcp_record", "what cassettes do where the test does not say it, as --mcp-record", default="")
     parser.addini("mcp_block", "as --mcp-block", type="bool", default=False)
@@ -75,6 +77,11 @@ def pytest_configure(config: pytest.Config) -> None:
         value = config.getini(option)
         if value and value not in choices:
             raise pytest.UsageError(f"{option} must be one of {', '.join(choices)}, not {value!r}")
+    mode = _mode_of(config)
+    if mode:
+        environment = pytest.MonkeyPatch()
+        environment.setenv(_MODE_VARIABLE, mode)
+        config.add_cleanup(environment.undo)
     if _is_blocking(config):
         config.pluginmanager.register(_Block(), "mcp_block")
     if _unused_of(config) != "ignore":
@@ -83,13 +90,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header(config: pytest.Config) -> str | None:
     """Say what is not as it is by default."""
-    mode, unused = config.getoption("mcp_record") or config.getini("mcp_record"), _unused_of(config)
+    mode, unused = _mode_of(config), _unused_of(config)
     said = [
         *([f"mode {mode}"] if mode else []),
         *(["live connections blocked"] if _is_blocking(config) else []),
         *([f"unused: {unused}"] if unused != "ignore" else []),
     ]
     return f"mcp cassettes: {', '.join(said)}" if said else None
+
+
+def _mode_of(config: pytest.Config) -> str:
+    return str(config.getoption("mcp_record") or config.getini("mcp_record"))
 
 
 def _is_blocking(config: pytest.Config) -> bool:
@@ -154,10 +165,6 @@ def _default_dir(item: pytest.Item) -> Path:
     return item.path.parent / "cassettes" / item.path.stem
 
 
-class _NotPassed(BaseException):
-    """Tells a cassette that what was recorded is not worth keeping; none that it would add a note to."""
-
-
 class _Interrupted(KeyboardInterrupt):
     """Tells a cassette that the run was interrupted, so that it keeps its journal."""
 
@@ -169,8 +176,13 @@ class _Tape:
         self.path = path
         self.is_shared = is_shared
         self.cassette: Cassette | None = None
+        self.size = 0
+        """How many interactions the file had before."""
         self.has_begun = False
         self.report: pytest.TestReport | None = None
+        """How the test has ended, or why it could not begin."""
+        self.had_fault = False
+        """Whether something was wrong by then."""
         self.raised: CassetteError | None = None
         self.unused: list[str] | None = None
         """What nobody has asked for, if the test has come to its end."""
@@ -179,14 +191,24 @@ class _Tape:
         """What is wrong by now, whoever has swallowed it."""
         return None if self.cassette is None else self.cassette.fault()
 
-    def leave(self, config: pytest.Config) -> None:
+    def leave(self, cassette: Cassette, config: pytest.Config) -> None:
         """Tell the cassette how the test has ended."""
-        if self.report is None:
-            raise _Interrupted if self.has_begun else _NotPassed
-        if not self.report.passed:
-            raise _NotPassed
-        if self.cassette is not None and self.cassette.mode != "rewrite" and _unused_of(config) != "ignore":
-            self.unused = [f"#{one.n} {one.title}" for one in self.cassette.unused]
+        from mcp_intercept._deck import NotKept
+
+        if self.report is None and self.has_begun:
+            raise _Interrupted
+        if self.report is None or not (self.report.passed or self._is_as_known(self.report, cassette)):
+            raise NotKept("the test did not pass")
+        if self.report.passed and cassette.mode != "rewrite" and _unused_of(config) != "ignore":
+            self.unused = [f"#{one.n} {one.title}" for one in cassette.unused]
+
+    def _is_as_known(self, report: pytest.TestReport, cassette: Cassette) -> bool:
+        """Whether what a test has recorded, or not got since, counts although it has not passed.
+
+        It does if the test has failed as it is marked to, or was marked so wrongly: it ran as it will run again.
+        """
+        is_as_known = hasattr(report, "wasxfail") or str(report.longrepr).startswith("[XPASS(strict)]")
+        return is_as_known and (cassette.is_recording or (cassette.fault() is not None and not self.had_fault))
 
 
 _TAPE: Final = pytest.StashKey[_Tape]()
@@ -236,11 +258,12 @@ def mcp_tape(
 ) -> Generator[Cassette, None, None]:
     """The `Cassette` of the test, which records or replays all its MCP connections; the mark `mcp_tape` opens it, too.
 
-    It is open until the other fixtures of the test have ended. What was recorded is kept if the test has passed; a
-    request that has no answer in it fails the test. Where tests share a cassette, the first one that is run records
-    it, and the others add to it.
+    It is open until the other fixtures of the test have ended. What was recorded is kept if the test has passed, or
+    failed as it is marked to (`xfail`); a request that has no answer in it fails the test. Where tests share a
+    cassette, the first one that is run records it, and the others add to it.
     """
     from mcp_intercept._cassette import use_cassette
+    from mcp_intercept._deck import NotKept
 
     item: pytest.Item = request.node
     marked = _marked(item)
@@ -251,12 +274,26 @@ def mcp_tape(
     mode = "new_episodes" if path in recorded and mcp_tape_mode in (None, "once", "rewrite") else mcp_tape_mode
     options: dict[str, Any] = {"everywhere": True, **mcp_tape_options, **marked.options, "mode": mode}
     before = _stamp(path)
-    with suppress(_NotPassed, _Interrupted), use_cassette(path, **options) as cassette:
-        tape.cassette = cassette
+    with suppress(NotKept, _Interrupted), use_cassette(path, **options) as cassette:
+        tape.cassette, tape.size = cassette, len(cassette)
         yield cassette
-        tape.leave(request.config)
+        tape.leave(cassette, request.config)
     if _stamp(path) != before:
         recorded.add(path)
+        if tape.is_shared and _is_chosen(request.config):
+            _warn_of_what_is_gone(item, tape)
+
+
+def _warn_of_what_is_gone(item: pytest.Item, tape: _Tape) -> None:
+    from mcp_intercept.errors import CassetteWarning
+
+    gone = 0 if tape.cassette is None else tape.size - len(tape.cassette.interactions)
+    if gone > 0:
+        said = (
+            f"{tape.path} was recorded again and has {gone} fewer interactions, which tests that this run leaves out "
+            f"may need; --mcp-record=rewrite with all tests that share it records them, too"
+        )
+        item.warn(CassetteWarning(said))
 
 
 def _path_of(item: pytest.Item, marked: str | os.PathLike[str] | None, folder: Path | str, name: str) -> Path:
@@ -313,20 +350,38 @@ def pytest_runtest_makereport(
     tape = item.stash.get(_TAPE, None)
     if tape is None:
         return report
+    fault = tape.fault()
+    is_told = report.when == "teardown" and tape.had_fault
+    is_hidden = fault is not None and not is_told and hasattr(report, "wasxfail") and not _is_marked_for(item, fault)
+    if is_hidden:
+        # Nobody can tell whether what the test is marked for still happens.
+        del report.wasxfail
+        report.outcome, report.longrepr = "failed", str(fault)
     if report.when == "teardown":
         # In the report it also reaches those who only see that, as the one who started the workers of xdist.
         vars(report)["mcp_tape"] = {"path": str(tape.path), "is_shared": tape.is_shared, "unused": tape.unused}
         del item.stash[_TAPE]
         return report
-    if report.when == "call":
-        tape.report = report
-    if report.failed:
+    if report.when == "call" or not report.passed:
+        tape.report, tape.had_fault = report, fault is not None
+    if report.failed and not is_hidden:
         if call.excinfo is not None and call.excinfo.value is tape.raised:
             # It comes from no line of the test.
             report.longrepr = call.excinfo.getrepr(style="value")
-        elif (fault := tape.fault()) is not None:
+        elif fault is not None:
             report.sections.append(("MCP cassette", str(fault)))
     return report
+
+
+def _is_marked_for(item: pytest.Item, fault: CassetteError) -> bool:
+    """Whether a test is marked to fail of this very thing: `raises=Exception` says nothing of cassettes."""
+    from mcp_intercept.errors import CassetteError
+
+    named: list[Any] = []
+    for marker in item.iter_markers("xfail"):
+        raises = marker.kwargs.get("raises")
+        named += raises if isinstance(raises, tuple) else [raises]
+    return any(kind in named for kind in type(fault).__mro__ if issubclass(kind, CassetteError))
 
 
 class _Block:
@@ -382,13 +437,28 @@ class _Block:
         )
 
 
+def _is_chosen(config: pytest.Config) -> bool:
+    """Whether the command line asks for some of the tests in its files."""
+    chosen = [getattr(config.option, name, None) for name in ("keyword", "markexpr", "lf", "deselect", "collectonly")]
+    return any(chosen) or any("::" in arg for arg in config.args)
+
+
+class _Collected(NamedTuple):
+    """A test that is to be run."""
+
+    path: str
+    nodeid: str
+    is_taped: bool
+
+
 class _Unused:
     """Tells at the end what cassettes have that no test needs."""
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
         self._collected = 0
-        self._items: list[pytest.Item] = []
+        self._tests: list[_Collected] = []
+        self._has_crashed = False
         self._tested: set[str] = set()
         self._used: set[Path] = set()
         # Of each file, what all of the tests that use it have left over.
@@ -402,8 +472,21 @@ class _Unused:
         self._collected += 1
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Note what is to be run."""
-        self._items = list(session.items)
+        """Note what is to be run; a worker of xdist tells it to who started it, who collects nothing."""
+        self._tests = [_Collected(os.fspath(item.path), item.nodeid, _is_taped(item)) for item in session.items]
+        output: dict[str, Any] | None = getattr(self._config, "workeroutput", None)
+        if output is not None:
+            output["mcp_collected"] = self._collected, [tuple(test) for test in self._tests]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any) -> None:
+        """Take what a worker of xdist was to run, which is the same for all; one that has crashed does not tell it."""
+        output: dict[str, Any] = getattr(node, "workeroutput", {})
+        if "mcp_collected" in output:
+            self._collected, tests = output["mcp_collected"]
+            self._tests = [_Collected(*test) for test in tests]
+        else:
+            self._has_crashed = True
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note what a test has used."""
@@ -431,7 +514,7 @@ class _Unused:
                 more = f" and {len(left) - 5} more" if len(left) > 5 else ""
                 self._lines.append(f"{self._shown(path)}: no test asks for {', '.join(left[:5])}{more}")
         if not is_partial:
-            self._lines += [f"{self._shown(path)}: no test uses it" for path in self._orphans()]
+            self._lines += self._spare()
         if self._lines and _unused_of(self._config) == "fail" and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
@@ -452,21 +535,28 @@ class _Unused:
 
     def _is_partial(self, session: pytest.Session) -> bool:
         """Whether there are, or may be, tests that have not run."""
-        option = self._config.option
-        chosen = [getattr(option, name, None) for name in ("keyword", "markexpr", "lf", "deselect", "collectonly")]
         return (
-            any(chosen)
-            or any("::" in arg for arg in self._config.args)
-            or len(self._items) != self._collected
+            _is_chosen(self._config)
+            or self._has_crashed
+            or len(self._tests) != self._collected
             or bool(session.shouldstop or session.shouldfail)
             or session.exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
         )
 
-    def _orphans(self) -> Iterator[Path]:
-        """The cassettes in folders of ours that no test has used: those of a module that was run, or is gone."""
-        modules = {item.path for item in self._items}
+    def _spare(self) -> Iterator[str]:
+        """What is in folders of ours for nothing: no test has used it, or it is of an interrupted recording."""
+        for folder in self._folders():
+            for path in sorted(folder.glob(f"*{SUFFIX}")):
+                if path not in self._used:
+                    yield f"{self._shown(path)}: no test uses it"
+            for path in sorted(folder.glob(f"*{SUFFIX}.part*")):
+                yield f"{self._shown(path)}: of an interrupted recording; `mcp-intercept cassette recover` saves it"
+
+    def _folders(self) -> Iterator[Path]:
+        """The folders for the cassettes of modules that were run, or are gone."""
+        modules = {Path(test.path) for test in self._tests}
         # Where a test is skipped, nobody knows what it would have used.
-        undecided = {item.path for item in self._items if _is_taped(item) and item.nodeid not in self._tested}
+        undecided = {Path(test.path) for test in self._tests if test.is_taped and test.nodeid not in self._tested}
         here = self._config.invocation_params.dir
         whole = [Path(os.path.abspath(here / arg)) for arg in self._config.args]
         for folder in sorted({module.parent for module in modules}):
@@ -474,4 +564,4 @@ class _Unused:
             for tapes in sorted((folder / "cassettes").glob("*")):
                 module = folder / f"{tapes.name}.py"
                 if is_whole if not module.exists() else module in modules - undecided:
-                    yield from sorted(path for path in tapes.glob(f"*{SUFFIX}") if path not in self._used)
+                    yield tapes

@@ -61,6 +61,7 @@ async def ask_elsewhere():
         result = await session.call_tool("forecast", {"city": "Oslo"})
         return result.content[0].text
 """
+NOT_PASSED_ON = ("CI", "MCP_INTERCEPT_CASSETTE_MODE", "PYTEST_ADDOPTS")
 HEAD = "import anyio, os, pytest, unittest\n"
 
 
@@ -74,7 +75,8 @@ class Run(NamedTuple):
     def outcomes(self) -> dict[str, list[str]]:
         """How each test has ended, by its name without the module."""
         outcomes: dict[str, list[str]] = {}
-        for outcome, name in re.findall(r"^(PASSED|FAILED|ERROR|XFAIL|XPASS) \S+?\.py::(\S+)", self.text, re.MULTILINE):
+        said = r"^(PASSED|FAILED|ERROR|XFAIL|XPASS)(?: at \w+ of)? \S+?\.py::(\S+)"
+        for outcome, name in re.findall(said, self.text, re.MULTILINE):
             outcomes.setdefault(outcome, []).append(name)
         return {outcome: sorted(names) for outcome, names in outcomes.items()}
 
@@ -115,7 +117,7 @@ class Project:
 
     def run_installed(self, *options: str, **environment: str) -> Run:
         """Run pytest with the plugins that are installed."""
-        outside = {name: value for name, value in os.environ.items() if name not in ("CI", "PYTEST_ADDOPTS")}
+        outside = {name: value for name, value in os.environ.items() if name not in NOT_PASSED_ON}
         # As here: from the checkout, also where the package is installed.
         outside["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [outside.get("PYTHONPATH")])])
         process = subprocess.run(
@@ -351,6 +353,49 @@ def test_marked(mcp_tape):
         ["plain is rewrite", "marked is rewrite"],
         ["mcp cassettes: mode rewrite, unused: warn"],
     )
+    assert modes(MCP_INTERCEPT_CASSETTE_MODE="off") == (["plain is off", "marked is new_episodes"], [])
+    assert modes("-o", "mcp_record=once", MCP_INTERCEPT_CASSETTE_MODE="off") == (
+        ["plain is once", "marked is new_episodes"],
+        ["mcp cassettes: mode once"],
+    )
+
+
+def test_the_option_counts_for_blocks_that_give_no_mode(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+import os
+
+import pytest
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config):
+    config.add_cleanup(lambda: print("in the end:", os.environ.get("MCP_INTERCEPT_CASSETTE_MODE")))
+""",
+    )
+    project.write(
+        "test_it.py",
+        """
+from mcp_intercept import use_cassette
+
+def test_block():
+    with use_cassette("plain.mcp.jsonl") as plain:
+        ask("Oslo")
+    with use_cassette("given.mcp.jsonl", mode="once") as given:
+        ask("Bergen")
+    print("modes are", plain.mode, given.mode)
+""",
+    )
+
+    def modes(*options: str, **environment: str) -> tuple[list[str], list[str]]:
+        run = project.run("-s", *options, **environment)
+        assert run.status == 0, run.text
+        return re.findall(r"(?:modes are|in the end:) (.*)", run.text), project.asked_live()
+
+    assert modes() == (["once once", "None"], ["Oslo", "Bergen"])
+    assert modes() == (["once once", "None"], [])
+    assert modes("--mcp-record=rewrite", CI="true") == (["rewrite once", "None"], ["Oslo"])
+    assert modes("-o", "mcp_record=off", MCP_INTERCEPT_CASSETTE_MODE="none") == (["off once", "none"], ["Oslo"])
 
 
 def test_a_project_decides_with_fixtures(project: Project) -> None:
@@ -428,10 +473,37 @@ def test_third():
     assert project.asked_live() == []
 
 
+def test_a_run_that_drops_what_tests_outside_of_it_need_warns(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+@pytest.mark.mcp_tape("shared")
+def test_first():
+    ask("Oslo")
+
+@pytest.mark.mcp_tape("shared")
+def test_second():
+    ask("Bergen")
+
+@pytest.mark.mcp_tape
+def test_of_its_own():
+    ask("Oslo")
+    "LESS" in os.environ or ask("Bergen")
+""",
+    )
+    assert project.run().status == 0
+    all_again = project.run("--mcp-record=rewrite")
+    own = project.run("--mcp-record=rewrite", "-k", "own", LESS="1")
+    chosen = project.run("--mcp-record=rewrite", "test_it.py::test_first")
+    same = project.run("--mcp-record=rewrite", "-k", "first")
+    assert ["CassetteWarning" in run.text for run in (all_again, own, chosen, same)] == [False, False, True, False]
+    assert "shared.mcp.jsonl was recorded again and has 1 fewer interactions, which tests that" in chosen.text
+
+
 # When it is saved, and when it fails.
 
 
-def test_it_is_saved_only_if_the_test_has_passed(project: Project) -> None:
+def test_it_is_saved_only_if_the_test_has_ended_as_it_will_again(project: Project) -> None:
     project.write(
         "test_it.py",
         """
@@ -492,7 +564,7 @@ class TestCase(unittest.TestCase):
         self.fail()
 """,
     )
-    run = project.run()
+    run = project.run("-o", "log_cli=true")
     assert run.outcomes == {
         "PASSED": ["test_cannot_end", "test_passes"],
         "FAILED": ["TestCase::test_fails", "test_fails", "test_fails_and_is_saved", "test_passes_though_it_must_not"],
@@ -503,9 +575,146 @@ class TestCase(unittest.TestCase):
     assert project.cassettes == [
         "cassettes/test_it/test_cannot_end.mcp.jsonl",
         "cassettes/test_it/test_fails_and_is_saved.mcp.jsonl",
+        "cassettes/test_it/test_is_expected_to_fail.mcp.jsonl",
         "cassettes/test_it/test_passes.mcp.jsonl",
+        "cassettes/test_it/test_passes_though_it_must_not.mcp.jsonl",
         "cassettes/test_it/test_passes_unexpectedly.mcp.jsonl",
     ]
+    dropped = re.findall(
+        r"what was recorded for \S+[/\\](\S+)\.mcp\.jsonl is not kept, as the test did not pass; "
+        r"save_on_failure=True keeps it$",
+        run.text,
+        re.MULTILINE,
+    )
+    assert set(dropped) == {"TestCase.test_fails", "test_cannot_begin", "test_fails", "test_skips"}
+
+
+def test_a_test_that_is_known_to_fail_is_replayed(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+pytestmark = pytest.mark.mcp_tape
+known = pytest.mark.xfail(strict=True, reason="known")
+
+@known
+def test_ends():
+    assert ask() == "Oslo: snow"
+    assert "FIXED" in os.environ
+
+@known
+def test_says_so():
+    assert ask() == "Oslo: snow"
+    "FIXED" in os.environ or pytest.xfail("known")
+
+@unittest.expectedFailure
+class TestCase(unittest.TestCase):
+    def test_fails(self):
+        self.assertEqual(ask(), "Oslo: snow")
+        self.assertIn("FIXED", os.environ)
+
+@pytest.fixture
+def failing():
+    assert ask() == "Oslo: snow"
+    assert "FIXED" in os.environ
+
+@known
+def test_does_not_begin(failing):
+    pass
+""",
+    )
+    known = {"XFAIL": ["TestCase::test_fails", "test_does_not_begin", "test_ends", "test_says_so"]}
+    assert project.run("--mcp-unused=fail").outcomes == known
+    assert project.asked_live() == ["Oslo"] * 4
+    again = project.run("--mcp-unused=fail", "--mcp-block", CI="true")
+    assert (again.status, again.outcomes, again.unused) == (0, known, [])
+    fixed = project.run(CI="true", FIXED="1")
+    assert fixed.outcomes == {"FAILED": known["XFAIL"]}
+    assert "[XPASS(strict)] known" in fixed.about("test_ends")
+    assert project.asked_live() == []
+
+
+def test_what_a_test_is_known_to_fail_of_is_no_miss(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+from mcp_intercept.errors import CassetteDriftError, CassetteMissError
+
+pytestmark = pytest.mark.mcp_tape
+known = pytest.mark.xfail("CITY" in os.environ, reason="known")
+
+@known
+def test_misses():
+    ask()
+
+@known
+def test_swallows():
+    swallow()
+
+@known
+def test_fails_of_it():
+    swallow()
+    assert "CITY" not in os.environ
+
+@pytest.mark.xfail("CITY" in os.environ, reason="known", raises=(Exception, CassetteDriftError))
+def test_fails_of_anything():
+    ask()
+
+def test_says_so():
+    swallow()
+    "CITY" in os.environ and pytest.xfail("known")
+
+@pytest.fixture
+def missing():
+    ask()
+
+@known
+def test_could_not_begin(missing):
+    pass
+
+@pytest.fixture
+def ending():
+    yield
+    swallow()
+
+@known
+def test_ends_with_it(ending):
+    assert "CITY" not in os.environ
+
+@pytest.fixture
+def failing():
+    yield
+    assert "CITY" not in os.environ
+
+@known
+def test_fails_before_it_ends(failing):
+    ask()
+
+@pytest.mark.xfail("CITY" in os.environ, reason="known", raises=CassetteMissError)
+def test_is_known_to():
+    swallow()
+""",
+    )
+    assert "FAILED" not in (first := project.run()).text, first.text
+    run = project.run(CITY="Bergen")
+    assert run.outcomes == {
+        "FAILED": [
+            "test_fails_before_it_ends",
+            "test_fails_of_anything",
+            "test_fails_of_it",
+            "test_misses",
+            "test_says_so",
+            "test_swallows",
+        ],
+        "ERROR": ["test_could_not_begin", "test_ends_with_it"],
+        # That the fixture of one fails in the end, has nothing to do with cassettes.
+        "XFAIL": ["test_ends_with_it", "test_fails_before_it_ends", "test_is_known_to"],
+    }
+    for name in ("test_misses", "test_swallows", "test_fails_of_it", "ERROR at setup of test_could_not_begin"):
+        told = run.about(name).strip()
+        assert told.startswith(str(project.root / "cassettes"))
+        assert told.count('/arguments/city: recorded "Oslo", now "Bergen"') == 1
+        assert "Traceback" not in told
+    assert "/arguments/city" in run.about("ERROR at teardown of test_ends_with_it")
 
 
 def test_what_was_recorded_before_somebody_stops_the_run_is_kept(project: Project) -> None:
@@ -757,6 +966,8 @@ def pytest_collection_modifyitems(items):
     project.write("test_plain.py", "def test_plain():\n    pass\n")
     project.write("test_skipped.py", f"@pytest.mark.skip\n{taped}")
     project.write("test_ignored.py", taped)
+    for name in ("test_it/test_other.mcp.jsonl.part", "test_it/test_taped.mcp.jsonl.part.1", "test_ignored/x.part"):
+        project.write(f"cassettes/{name}", "")
     for name in (
         "cassettes/of_nobody.mcp.jsonl",
         "cassettes/test_gone/test_taped.mcp.jsonl",
@@ -772,19 +983,41 @@ def pytest_collection_modifyitems(items):
         f"cassettes/{name}.mcp.jsonl: no test uses it"
         for name in ("test_gone/test_taped", "test_it/test_gone", "test_plain/test_gone")
     )
+    interrupted = [
+        f"cassettes/test_it/{name}: of an interrupted recording; `mcp-intercept cassette recover` saves it"
+        for name in ("test_other.mcp.jsonl.part", "test_taped.mcp.jsonl.part.1")
+    ]
 
     def unused(*options: str, **environment: str) -> tuple[int, list[str]]:
         run = project.run("--mcp-unused=fail", *options, **environment)
         assert "ERROR" not in run.outcomes
         return run.status, run.unused
 
-    assert unused() == (1, [gone, in_module, in_plain])
-    assert unused(".", FAIL="1") == (1, [gone, in_module, in_plain])
-    assert unused("test_it.py") == (1, [in_module])
+    assert unused() == (1, [gone, in_module, *interrupted, in_plain])
+    assert unused(".", FAIL="1") == (1, [gone, in_module, *interrupted, in_plain])
+    assert unused("test_it.py") == (1, [in_module, *interrupted])
+    assert unused("-p", "xdist", "-n", "2") == (1, [gone, in_module, *interrupted, in_plain])
     for options in (["-k", "test"], ["test_it.py::test_taped"], ["--collect-only"]):
         assert unused(*options) == (0, []), options
     assert unused(DROP="1") == (0, [])
+    assert unused("-p", "xdist", "-n", "2", DROP="1") == (0, [])
     assert unused("-x", FAIL="1") == (1, [])
+
+
+def test_a_run_with_a_worker_that_crashed_does_not_tell_what_no_test_uses(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+@pytest.mark.parametrize("number", range(4))
+def test_crashes(number):
+    os._exit(1)
+""",
+    )
+    project.write("cassettes/test_it/test_gone.mcp.jsonl", '{"format":"mcp-cassette","version":1}\n{"end":true}\n')
+    for options in (["-n", "1", "--max-worker-restart=0"], ["-n", "2"]):
+        run = project.run("-p", "xdist", *options, "--mcp-unused=fail")
+        assert "crashed while running" in run.text
+        assert run.unused == []
 
 
 # What it does to those who do not use it.
