@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mcp_intercept.errors import CassetteLockedError
 
+_BLOCK_BYTES = 1 << 16
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -50,6 +51,8 @@ class Journal:
         self.set_aside: Path | None = None
         """Where an earlier recording is now that did not come to its end."""
         self._size = 0
+        # What was read last, as what is asked for next is mostly behind it.
+        self._block_begin, self._block = 0, b""
         self._file: int | None = None
         self._failure: OSError | None = None
         try:
@@ -92,6 +95,13 @@ class Journal:
         Raises:
             OSError: It cannot be read.
         """
+        at = begin - self._block_begin
+        if at < 0 or at + length > len(self._block):
+            self._block_begin, at = begin, 0
+            self._block = self._read(begin, max(length, _BLOCK_BYTES))
+        return self._block[at : at + length]
+
+    def _read(self, begin: int, length: int) -> bytes:
         file = self._opened()
         os.lseek(file, begin, os.SEEK_SET)  # what is written is appended all the same
         parts: list[bytes] = []
