@@ -27,8 +27,10 @@ _FLAGS = frozenset({"-m", "-u", "-I", "-B", "-y", "-q", "-i", "-it", "--", "--ye
 # What so many servers are called that the folder says more.
 _COMMON = frozenset(
     {"__main__", "app", "cli", "index", "main", "mcp", "mcp-server", "mcp_server", "run", "server", "start"}
-    | {"bin", "build", "dist", "lib", "out", "src"}
+    | {"bin", "build", "dist", "lib", "out", "root", "src"}
 )
+_COMMON_FOLDER = re.compile(rf"{'|'.join(map(re.escape, _COMMON))}|tmp.*|temp|pytest-.*|\.*", re.IGNORECASE)
+_HOMES = frozenset({"home", "Users"})
 _COMMON_IN_URLS = frozenset({"api", "mcp", "message", "messages", "rpc", "sse", "v1", "v2"})
 # Options whose value is the folder that the rest is in.
 _IN_FOLDER = frozenset({"--directory", "--project", "--prefix", "--cwd", "-C"})
@@ -106,9 +108,11 @@ def _folders_of(part: str, folder: str) -> Iterator[str]:
     """The names of the folders that a script is in, the next first, of those that say something."""
     path = os.path.normpath(os.path.join(folder, part)).replace("\\", "/")
     here = f"{os.getcwd()}/".replace("\\", "/")
-    # What the folder is called from where all is run, is another thing on each machine.
+    # What the folder is called from where all is run, is another thing on each machine; so are a user's, and others.
     for parent in PurePosixPath(path.removeprefix(here)).parents:
-        if parent.name not in ("", "..") and parent.name.lower() not in _COMMON and _checked(parent.name) != UNNAMED:
+        if parent.parent.name in _HOMES:
+            return
+        if not _COMMON_FOLDER.fullmatch(parent.name) and _checked(parent.name) != UNNAMED:
             yield parent.name
 
 

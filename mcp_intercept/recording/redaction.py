@@ -223,7 +223,8 @@ class Redactor:
                 given[name] = secret
             elif self._defaults and self._verdict(name) == SECRET and is_token_like(secret) and not is_said(secret):
                 given[name] = secret
-        self._look_for(given)
+        if given:
+            self._look_for(given)
 
     def _look_for(self, values: Mapping[str, str]) -> None:
         env = dict(self._env)
