@@ -44,24 +44,26 @@ def is_led(transport: object) -> bool:
     return isinstance(transport, Led)
 
 
+_lock = RLock()
+_open: list[Joinable] = []
+# Of a task, or of whoever started it. What is opened in other threads finds the last of all.
+_here: ContextVar[tuple[Joinable, ...]] = ContextVar("mcp_intercept_cassettes", default=())
+
+
 # What goes past all cassettes, as none was open when it began.
 _passing: WeakSet[Counting] = WeakSet()
 
 
 def pass_by(session: Counting) -> None:
     """A session begins that goes through no cassette."""
-    _passing.add(session)
+    with _lock:
+        _passing.add(session)
 
 
 def passed_by() -> dict[Counting, int]:
     """How many messages each such session has sent."""
-    return {session: session.count for session in _passing}
-
-
-_lock = RLock()
-_open: list[Joinable] = []
-# Of a task, or of whoever started it. What is opened in other threads finds the last of all.
-_here: ContextVar[tuple[Joinable, ...]] = ContextVar("mcp_intercept_cassettes", default=())
+    with _lock:
+        return {session: session.count for session in _passing}
 
 
 def current_cassette() -> Joinable | None:
