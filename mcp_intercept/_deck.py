@@ -33,6 +33,7 @@ from mcp_intercept.errors import (
 )
 from mcp_intercept.recording.interactions import Interaction
 from mcp_intercept.recording.journal import Journal
+from mcp_intercept.recording.looks import NOT_SECRET, judge
 from mcp_intercept.recording.matching import Rules
 from mcp_intercept.recording.misses import Drift, Miss, Source, report
 from mcp_intercept.recording.player import Player
@@ -90,6 +91,10 @@ _PASSED_BY: Final = (
 )
 
 
+# The cassettes that were recorded in this process.
+_rewritten: Final[set[Path]] = set()
+
+
 class NotKept(BaseException):
     """Leaves a block whose recording is not worth keeping. Its text says why, as the end of a sentence.
 
@@ -118,6 +123,8 @@ class Deck:
         self.mode: Mode
         """What it does."""
         self.mode, reason = (mode, "") if mode is not None else default_mode()
+        if mode is None and self.mode == "rewrite" and path in _rewritten:
+            self.mode = "new_episodes"  # another block has begun the file anew
         self.lost: int = 0
         """How many messages could not be written, once it has ended; the file says so, too."""
         self._patience = patience
@@ -128,6 +135,7 @@ class Deck:
         self._servers = servers
         # Names that were given to several.
         self._ambiguous: set[str] = set()
+        self._handed: dict[str, dict[str, str]] = {}
         # With what they are the names of: another object may come to have the same id.
         self._names: dict[object, tuple[str, Any]] = {}
         # Sessions that began before, with the number of messages that they had sent.
@@ -196,8 +204,12 @@ class Deck:
         self, transport: AbstractAsyncContextManager[Any], target: Any, name: str | None = None
     ) -> AbstractAsyncContextManager[Any]:
         """A transport, recorded or replayed: of a server of this name, or else of one named after what leads to it."""
-        self._redactor.also(handed_to(transport, target))
-        return self._transport(transport, name or self._name(target))
+        handed = handed_to(transport, target)
+        self._redactor.also(handed)
+        if name is None:
+            name = self._name(target)
+            self._note_handed(name, handed)
+        return self._transport(transport, name)
 
     def middleware(self, server: str) -> CassetteMiddleware:
         """What records or replays the calls of a session that exists already, in the name of this server."""
@@ -213,6 +225,13 @@ class Deck:
     def _check_open(self) -> None:
         if not self._is_open:
             raise SessionStateError(f"{self!r} is not open; use it inside `with use_cassette(...) as cassette:`")
+
+    def _note_handed(self, name: str, handed: Mapping[str, str]) -> None:
+        """Note if the same command is run in another environment, which makes another server of it."""
+        # What all have from this process makes none, nor do tokens, which are made anew.
+        own = {key: value for key, value in handed.items() if os.environ.get(key) != value and judge(key) == NOT_SECRET}
+        if self._handed.setdefault(name, own) != own:
+            self._ambiguous.add(name)
 
     def _name(self, target: Any) -> str:
         """The name of a server that nobody has named: another one for each, also if they look the same."""
@@ -347,7 +366,8 @@ class Deck:
         journal, path = recorder.journal, self.path
         made = self.lost + recorder.count
         why = "" if recorder.failure is None else f" ({_reason(recorder.failure)})"
-        said = [f"{path} is not complete: {self.lost} of {made} messages were not written{why}"] if self.lost else []
+        what = "not complete" if self._file is None else "as it was, and what was recorded now is not complete"
+        said = [f"{path} is {what}: {self.lost} of {made} messages were not written{why}"] if self.lost else []
         if not recorder.count:
             journal.discard()
         elif self.lost and self._file is not None:
@@ -366,6 +386,7 @@ class Deck:
                 )
             else:
                 journal.discard()
+                _rewritten.add(path)
         said += [
             f"{path} has several servers that are called {name!r}, and only the order in which they are opened tells "
             f"them apart; name them: server=, connection_id=, or servers={{name: a part of the command line or URL}}"

@@ -21,14 +21,15 @@ def handed_to(transport: object, target: object) -> dict[str, str]:
 
 
 def _pairs(source: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(source, transports.StdioServerParameters):
+    is_environment = isinstance(source, transports.StdioServerParameters)
+    if is_environment:
         source = source.env
     elif any(base.__module__.partition(".")[0] in ("httpx", "httpx2") for base in type(source).__mro__):
         source = getattr(source, "headers", None)
     if _is_mapping(source):
         for name, value in source.items():
             if isinstance(name, str) and isinstance(value, str):
-                yield name, value
+                yield name if is_environment else name.lower(), value
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:

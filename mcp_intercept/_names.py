@@ -52,16 +52,29 @@ def name_of(target: Any, names: Mapping[str, str] | None = None) -> str:
     """
     leads_to = _end_of(target)
     if names:
-        text = " ".join((leads_to.folder, *leads_to.parts)) if isinstance(leads_to, _Command) else str(leads_to)
-        text = text.replace("\\", "/")
-        for name, part in names.items():
-            if part.replace("\\", "/") in text:
+        for name, part in sorted(names.items(), key=lambda pair: len(pair[1]), reverse=True):
+            if _is_in(part, _text_of(leads_to)):
                 return name
     if isinstance(leads_to, _Command):
         return _of_command(leads_to)
     if isinstance(leads_to, str):
         return _of_url(leads_to)
     return _checked(getattr(transports.in_process_server(leads_to), "name", None))
+
+
+def _text_of(leads_to: Any) -> str:
+    if not isinstance(leads_to, _Command):
+        return str(leads_to)
+    inside = (f"{leads_to.folder}/{part}" for part in leads_to.parts) if leads_to.folder else ()
+    return " ".join((*leads_to.parts, *inside)).replace("\\", "/")
+
+
+def _is_in(part: str, text: str) -> bool:
+    """Whether it is there, and not as a part of a word: `a/server.py` is not in `beta/server.py`."""
+    part = part.replace("\\", "/")
+    before = r"(?<![\w-])" if part[0].isalnum() else ""
+    after = r"(?![\w-])" if part[-1].isalnum() else ""
+    return re.search(f"{before}{re.escape(part)}{after}", text) is not None
 
 
 def fingerprint(target: Any) -> object:

@@ -691,12 +691,19 @@ async def test_the_mode_may_come_from_the_environment(tmp_path: Path, monkeypatc
     await record(path, OSLO)
     monkeypatch.setenv("CI", "true")
     monkeypatch.setenv("MCP_INTERCEPT_CASSETTE_MODE", "rewrite")
+    path.rename(tmp_path / "y.mcp.jsonl")
+    path = tmp_path / "y.mcp.jsonl"
     with use_cassette(path) as cassette:
         assert await call(travel().transport(), BERGEN) == ["Bergen: snow"]
     assert cassette.mode == "rewrite"
     assert "Oslo" not in path.read_text()
     with use_cassette(path, mode="none"):
         assert await call(NOBODY, BERGEN) == ["Bergen: snow"]
+    # Where several use the same file, the others add to it.
+    with use_cassette(path) as cassette:
+        assert await call(travel().transport(), OSLO) == ["Oslo: snow"]
+    assert cassette.mode == "new_episodes"
+    assert all(city in path.read_text() for city in ("Oslo", "Bergen"))
     monkeypatch.setenv("MCP_INTERCEPT_CASSETTE_MODE", "never")
     with pytest.raises(InterceptError, match="MCP_INTERCEPT_CASSETTE_MODE must be 'none' or 'once' or"):
         use_cassette(path).__enter__()
@@ -726,7 +733,9 @@ async def test_what_was_redacted_otherwise_is_told(tmp_path: Path) -> None:
     await record(path, pin, redaction=Redaction(keys=["pin"]))
     with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none"):
         await call(NOBODY, pin)
-    assert "give the redaction that it was recorded or redacted with, redaction=Redaction(...)" in str(caught.value)
+    assert "it was redacted: give the redaction that it was recorded or redacted with, redaction=Red" in str(
+        caught.value
+    )
     with use_cassette(path, mode="none", redaction=Redaction(keys=["pin"])):
         await call(NOBODY, pin)
 
@@ -822,7 +831,7 @@ async def test_servers_of_the_same_name_are_told_apart_and_a_single_one_needs_no
 
 async def test_servers_are_called_as_a_user_says_whatever_the_order(tmp_path: Path) -> None:
     path = tmp_path / "x.mcp.jsonl"
-    servers = {"first": " -u ", "second": " -B ", "nobody": "is-there", "url": "localhost:1/"}
+    servers = {"first": " -u ", "second": " -B ", "nobody": "nobody-is-there", "url": "localhost:1", "other": "calhost"}
 
     async def ask(*options: str) -> list[list[str]]:
         python, script = STDIO
@@ -841,6 +850,22 @@ async def test_servers_are_called_as_a_user_says_whatever_the_order(tmp_path: Pa
     with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none", servers=servers):
         await ask_in_vain()
     assert [miss.server for miss in caught.value.misses] == ["nobody", "url"]
+
+
+async def test_the_same_command_in_another_environment_is_told(tmp_path: Path, recwarn: Any) -> None:
+    python, script = STDIO
+
+    async def open_two(one: dict[str, str], other: dict[str, str], **options: Any) -> None:
+        with use_cassette(tmp_path / "x.mcp.jsonl", mode="rewrite"):
+            for env in (one, other):
+                params = StdioServerParameters(command=python, args=[script], env=env)
+                await call(params, ("echo", {"text": "x"}), **options)
+
+    await open_two({"API_TOKEN": "one-1", "LANG": "C"}, {"API_TOKEN": "two-2", "LANG": "C"}, name=None)
+    await open_two({"TENANT": "one"}, {"TENANT": "two"}, name="named")
+    assert not recwarn.list
+    with pytest.warns(CassetteWarning, match="several servers that are called"):
+        await open_two({"TENANT": "one"}, {"TENANT": "two"}, name=None)
 
 
 async def test_a_miss_says_that_another_server_was_asked_the_very_same(tmp_path: Path) -> None:
@@ -873,13 +898,13 @@ async def test_timing_is_written_only_if_it_is_wanted(tmp_path: Path) -> None:
 async def test_what_a_server_was_handed_in_secret_is_looked_for_in_what_is_said(tmp_path: Path, over: str) -> None:
     path = tmp_path / "x.mcp.jsonl"
     secret = "tok-very-secret-123"
-    told = "token tok-very-secret-123, plain words, Oslo"
+    told = "token tok-very-secret-123, plain words, /Oslo/1"
     redaction = Redaction(env=["ACME"])
 
     async def ask(replays: bool = False) -> str:
         if over in ("stdio", "everywhere"):
             python, script = (NOBODY[0], "server.py") if replays else STDIO
-            env = {"SHOP_TOKEN": secret, "ACME": "plain words", "API_KEY": "Oslo"}
+            env = {"SHOP_TOKEN": secret, "ACME": "plain words", "API_KEY": "Oslo", "PWD": "/Oslo/1"}
             params = StdioServerParameters(command=python, args=[script], env=env)
             if over == "stdio":
                 return (await call(params, ("echo", {"text": told})))[0]
@@ -901,10 +926,8 @@ async def test_what_a_server_was_handed_in_secret_is_looked_for_in_what_is_said(
         with use_cassette(path, mode="once", redaction=redaction, everywhere=True):
             assert await ask() == told
     assert secret not in path.read_text()
-    name = "SHOP_TOKEN" if over in ("stdio", "everywhere") else "Authorization"
-    redacted = f"token REDACTED-{name}, REDACTED-ACME, Oslo"
-    if over == "http client":
-        redacted = redacted.replace(name, "authorization").replace("REDACTED-ACME", "plain words")
+    name = "SHOP_TOKEN" if over in ("stdio", "everywhere") else "authorization"
+    redacted = f"token REDACTED-{name}, REDACTED-ACME, /Oslo/1"
     with use_cassette(path, mode="none", redaction=redaction, everywhere=True):
         assert await ask(replays=True) == redacted
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 from mcp_intercept._context import printable
 from mcp_intercept.recording.interactions import title_of
-from mcp_intercept.recording.looks import is_placeholder
+from mcp_intercept.recording.looks import MARK, is_placeholder
 from mcp_intercept.recording.matching import Difference, shown
 
 MISS_CODE: Final = -31404
@@ -150,9 +150,13 @@ class Miss:
             may_differ = f"; if it may differ: ignore_results={{{self.method!r}: [{places[0]!r}]}}"
             return again if places[0] in ("/result", "/error", "") else again + may_differ
         if self.reason == "arguments differ" and any(
-            is_placeholder(difference.recorded.strip('"')) for difference in self.nearest[0].differences
+            MARK in difference.recorded or is_placeholder(difference.recorded.strip('"'))
+            for difference in self.nearest[0].differences
         ):
-            return f"give the redaction that it was recorded or redacted with, redaction=Redaction(...); else {record}"
+            return (
+                "it was redacted: give the redaction that it was recorded or redacted with, redaction=Redaction(...), "
+                f"and hand the server something under the same names, in env= or headers=; else {record}"
+            )
         if self.reason == "arguments differ" and places:
             pointer = places[0].removeprefix("/arguments")
             name = pointer if "/" in pointer[1:] else pointer[1:]

@@ -160,6 +160,7 @@ _NEVER: Final = dict.fromkeys(
 )
 _MAX_KEY: Final = 128
 _MAX_VERDICTS: Final = 4096
+_PATH: Final = re.compile(r"[.~]{0,2}[/\\]|[A-Za-z]:[/\\]")
 # What holds strings of JSON that hold strings of JSON is followed so far; escapes double on the way.
 MAX_NESTED: Final = 6
 # After so many rounds over one text, whatever still changes is of a user's patterns that never come to rest.
@@ -216,12 +217,13 @@ class Redactor:
             values: The values by names.
         """
         given: dict[str, str] = {}
+        named = {name.lower(): name for name in self.redaction.env}  # headers are written in either case
         for name, value in values.items():
             secret = after_scheme(value).strip()
-            if name in self.redaction.env:
-                self._without_value.discard(name)
-                given[name] = secret
-            elif self._defaults and self._verdict(name) == SECRET and is_token_like(secret) and not is_said(secret):
+            if name.lower() in named:
+                self._without_value.discard(named[name.lower()])
+                given[named[name.lower()]] = secret
+            elif self._defaults and self._verdict(name) == SECRET and _is_no_word(secret):
                 given[name] = secret
         if given:
             self._look_for(given)
@@ -594,6 +596,11 @@ class Redactor:
     def _note(self, where: str | None, kind: str, secret: str) -> None:
         if self._found is not None:
             self._found(where or "", kind, secret)
+
+
+def _is_no_word(secret: str) -> bool:
+    # `PWD` is the name of a folder.
+    return is_token_like(secret) and not is_said(secret) and _PATH.match(secret) is None
 
 
 def _spellings(value: str) -> tuple[str, ...]:
