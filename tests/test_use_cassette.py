@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -16,6 +17,7 @@ from mcp import ClientSession, StdioServerParameters, stdio_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 
 from mcp_intercept import Cassette, InterceptError, connect, intercept, use_cassette
+from mcp_intercept._handed import handed_to
 from mcp_intercept.errors import (
     CassetteDriftError,
     CassetteError,
@@ -838,7 +840,7 @@ async def test_servers_are_called_as_a_user_says_whatever_the_order(tmp_path: Pa
         return [await call([python, option, script], ("echo", {"text": option}), name=None) for option in options]
 
     async def ask_in_vain() -> None:
-        for target in (NOBODY, "http://localhost:1/mcp"):
+        for target in (NOBODY, "http://localhost:1/mcp", ["weather.exe"]):
             with pytest.raises(Exception, match="No recorded answer"):
                 await call(target, OSLO, name=None)
 
@@ -849,7 +851,7 @@ async def test_servers_are_called_as_a_user_says_whatever_the_order(tmp_path: Pa
         assert await ask("-B", "-u") == [["-B"], ["-u"]]
     with pytest.raises(CassetteMissError) as caught, use_cassette(path, mode="none", servers=servers):
         await ask_in_vain()
-    assert [miss.server for miss in caught.value.misses] == ["nobody", "url"]
+    assert [miss.server for miss in caught.value.misses] == ["nobody", "url", "weather"]
 
 
 async def test_the_same_command_in_another_environment_is_told(tmp_path: Path, recwarn: Any) -> None:
@@ -930,6 +932,11 @@ async def test_what_a_server_was_handed_in_secret_is_looked_for_in_what_is_said(
     redacted = f"token REDACTED-{name}, REDACTED-ACME, /Oslo/1"
     with use_cassette(path, mode="none", redaction=redaction, everywhere=True):
         assert await ask(replays=True) == redacted
+
+
+def test_only_texts_are_looked_for_of_what_a_server_was_handed() -> None:
+    made_with = {"API_KEY": b"k-1234567890", b"x-api-key": "k-1234567890", "Limit": 5}
+    assert handed_to(SimpleNamespace(args=(made_with,), kwds={"headers": {"X-Acme": "1"}}), None) == {"x-acme": "1"}
 
 
 async def test_what_is_to_be_redacted_and_has_no_value_is_told(
