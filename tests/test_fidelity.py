@@ -1822,7 +1822,7 @@ FAILURES: dict[str, tuple[Callable[[WireServer], None], Say, Frame]] = {
         {},
     ),
     "a timeout of nothing": (silent, lambda session: session.call_tool("tool", read_timeout_seconds=seconds(0)), {}),
-    "the timeout of the session": (silent, call_it, {"read_timeout_seconds": seconds(0.01)}),
+    "the timeout of the session": (silent, call_it, {"read_timeout_seconds": seconds(0.1)}),
     "the longer timeout of the session": (
         silent,
         lambda session: session.call_tool("tool", {}, seconds(0.01)),
