@@ -28,7 +28,8 @@ def placeholder(secret: str) -> str:
     """What stands in for a secret."""
     secret = secret.strip()
     # Readable base64 is long, too, but a dictionary may have what it says: mostly a user and a password.
-    if (looks_random(secret) and not is_readable_base64(secret)) or secret.startswith("-----BEGIN"):
+    is_pem = secret.startswith("-----BEGIN") and len(secret) >= 20  # else it would be shorter than its placeholder
+    if is_pem or (looks_random(secret) and not is_readable_base64(secret)):
         digest = sha256(b"mcp-cassette:" + secret.encode("utf-8", "surrogatepass")).hexdigest()
         return f"{MARK}-{digest[:8]}"
     return MARK[: len(secret)]
