@@ -29,7 +29,6 @@ from mcp_intercept.recording.redaction import Redaction
 if TYPE_CHECKING:
     from mcp_intercept._cassette_middleware import CassetteMiddleware
 
-
 # File systems take 255, and while it is recorded, there are longer ones beside it.
 _LONGEST_NAME: Final = 240
 
@@ -245,8 +244,7 @@ def use_cassette(
         InterceptError: One of the arguments is not what it should be.
     """
     file = _path_of(path)
-    # The type does not allow it, but that is what VCR calls it.
-    if mode == "all":  # type: ignore[comparison-overlap]  # pyright: ignore[reportUnnecessaryComparison]
+    if cast("str", mode) == "all":  # as VCR has it
         raise InterceptError("the mode that others call 'all' is 'rewrite' here")
     if mode is not None:
         check_choice("mode", mode, get_args(Mode))

@@ -23,7 +23,7 @@ class Counting(Protocol):
     """What a session sends through."""
 
     count: int
-    """How many messages it has sent."""
+    """How many requests and notifications it has sent."""
 
 
 class Led(AbstractAsyncContextManager[Any]):
@@ -48,8 +48,6 @@ _lock = RLock()
 _open: list[Joinable] = []
 # Of a task, or of whoever started it. What is opened in other threads finds the last of all.
 _here: ContextVar[tuple[Joinable, ...]] = ContextVar("mcp_intercept_cassettes", default=())
-
-
 # What goes past all cassettes, as none was open when it began.
 _passing: WeakSet[Counting] = WeakSet()
 
@@ -61,7 +59,7 @@ def pass_by(session: Counting) -> None:
 
 
 def passed_by() -> dict[Counting, int]:
-    """How many messages each such session has sent."""
+    """How many requests and notifications each such session has sent."""
     with _lock:
         return {session: session.count for session in _passing}
 

@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("mcp_intercept")
 
-
 Mode: TypeAlias = Literal["none", "once", "new_episodes", "rewrite", "verify", "off"]
 """What a cassette does.
 
@@ -67,6 +66,14 @@ PATIENCE: Final = 30.0
 MODE_VARIABLE: Final = "MCP_INTERCEPT_CASSETTE_MODE"
 """The environment variable that says what cassettes do that were given no mode. The pytest plugin sets it."""
 
+_PASSED_BY: Final = (
+    "a session that was opened before the block has talked to its server; open it inside (in pytest: in a fixture of "
+    "function scope), or have a block around it where it is opened"
+)
+
+# The files that this process has recorded, by their absolute paths.
+_recorded: Final[set[Path]] = set()
+
 _KEPT = (KeyboardInterrupt, SystemExit, GeneratorExit)
 
 
@@ -83,16 +90,6 @@ def default_mode() -> tuple[Mode, str]:
     if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
         return "none", "as CI is set"
     return "once", ""
-
-
-_PASSED_BY: Final = (
-    "a session that was opened before the block has talked to its server; open it inside (in pytest: in a fixture of "
-    "function scope), or have a block around it where it is opened"
-)
-
-
-# The cassettes that were recorded in this process.
-_rewritten: Final[set[Path]] = set()
 
 
 class NotKept(BaseException):
@@ -123,8 +120,8 @@ class Deck:
         self.mode: Mode
         """What it does."""
         self.mode, reason = (mode, "") if mode is not None else default_mode()
-        if mode is None and self.mode == "rewrite" and path in _rewritten:
-            self.mode = "new_episodes"  # another block has begun the file anew
+        if mode is None and self.mode == "rewrite" and path.absolute() in _recorded:
+            self.mode = "new_episodes"  # or blocks that share a file would throw away what the others recorded
         self.lost: int = 0
         """How many messages could not be written, once it has ended; the file says so, too."""
         self._patience = patience
@@ -205,10 +202,11 @@ class Deck:
     ) -> AbstractAsyncContextManager[Any]:
         """A transport, recorded or replayed: of a server of this name, or else of one named after what leads to it."""
         handed = handed_to(transport, target)
-        self._redactor.also(handed)
-        if name is None:
-            name = self._name(target)
-            self._note_handed(name, handed)
+        with self._player.lock:  # several threads may open theirs at once
+            self._redactor.also(handed)
+            if not name:
+                name = self._name(target)
+                self._note_handed(name, handed)
         return self._transport(transport, name)
 
     def middleware(self, server: str) -> CassetteMiddleware:
@@ -235,21 +233,20 @@ class Deck:
 
     def _name(self, target: Any) -> str:
         """The name of a server that nobody has named: another one for each, also if they look the same."""
-        with self._player.lock:
-            key = fingerprint(target)
-            if key not in self._names:
-                base = name_of(target, self._servers)
-                name, number = base, 1
-                taken = {given for given, _ in self._names.values()}
-                while name in taken:
-                    self._ambiguous.add(base)
-                    number += 1
-                    name = f"{base}-{number}"
-                servers = self._player.servers
-                if name not in servers and len(servers) == 1 and not self._names:
-                    [name] = servers  # it can only be this one
-                self._names[key] = name, target
-            return self._names[key][0]
+        key = fingerprint(target)
+        if key not in self._names:
+            base = name_of(target, self._servers)
+            name, number = base, 1
+            taken = {given for given, _ in self._names.values()}
+            while name in taken:
+                self._ambiguous.add(base)
+                number += 1
+                name = f"{base}-{number}"
+            servers = self._player.servers
+            if name not in servers and len(servers) == 1 and not self._names:
+                [name] = servers  # it can only be this one
+            self._names[key] = name, target
+        return self._names[key][0]
 
     def _writer(self) -> Writer | None:
         return self._recorder if self._verifier is None else self._verifier
@@ -386,7 +383,7 @@ class Deck:
                 )
             else:
                 journal.discard()
-                _rewritten.add(path)
+                _recorded.add(path.absolute())
         said += [
             f"{path} has several servers that are called {name!r}, and only the order in which they are opened tells "
             f"them apart; name them: server=, connection_id=, or servers={{name: a part of the command line or URL}}"

@@ -58,7 +58,7 @@ class WireTap:
 
     def __init__(self, listener: FrameListener | None = None) -> None:
         self.count = 0
-        """How many messages the session has sent."""
+        """How many requests and notifications the session has sent."""
         self._listener = listener
         self._failed = False
         self._waiting: dict[str | int | None, tuple[Invocation, ...]] = {}
@@ -95,11 +95,12 @@ class WireTap:
 
     def sent(self, item: Any) -> None:
         """The session hands `item` to the transport."""
-        self.count += 1
         message = line.frame_of(item)
+        method = getattr(message, "method", None)
+        if method is not None:  # what it answers by itself, a ping, is none of its own
+            self.count += 1
         calls = _writing.get([])
         if calls:
-            method = getattr(message, "method", None)
             request_id: str | int | None = getattr(message, "id", None)
             # What else is written in the same context belongs to no call.
             unsent = tuple(call for call in calls if call.jsonrpc_response is _UNSENT and call.method == method)
