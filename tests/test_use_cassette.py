@@ -688,6 +688,17 @@ async def test_a_session_of_before_that_is_used_past_the_cassette_is_told(tmp_pa
             assert await call(NOBODY, OSLO) == ["Oslo: snow"]
 
 
+async def test_a_session_of_before_that_only_answers_its_server_is_not_used(tmp_path: Path) -> None:
+    path, server = tmp_path / "x.mcp.jsonl", travel()
+    await record(path, OSLO)
+    async with connect(server.transport()):
+        scope = use_cassette(path, mode="none")
+        scope.__enter__()
+        assert await server.ask("ping") == {}
+        with pytest.warns(CassetteWarning, match="nothing has passed.*open sessions inside the block"):
+            scope.__exit__(None, None, None)
+
+
 async def test_the_mode_may_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.mcp.jsonl"
     await record(path, OSLO)
