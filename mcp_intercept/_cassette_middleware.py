@@ -147,6 +147,7 @@ class CassetteMiddleware(Middleware):
             for played in self._waiting.values():
                 played.answer = played.answer or sent
         elif sent.method is None:
+            # Who has given up meanwhile is told nothing.
             self._waiting.get(sent.id, _Played()).answer = sent
         elif sent.method == "notifications/progress" and sent.params is not None:
             played = self._waiting.get(sent.params.get("progressToken"), _Played())

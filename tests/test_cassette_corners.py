@@ -368,10 +368,12 @@ def test_what_is_lost_with_a_cassette_in_its_place_leaves_that_and_the_journal(t
     assert journal_of(path).exists()
 
 
+@pytest.mark.parametrize("is_taken_back", [True, False])
 def test_a_line_that_can_only_be_written_in_part_is_not_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_taken_back: bool
 ) -> None:
     journal = Journal(tmp_path / "x.mcp.jsonl")
+    at = journal.write(b"whole\n")
     plain = os.write
     written: list[bytes] = []
 
@@ -381,12 +383,24 @@ def test_a_line_that_can_only_be_written_in_part_is_not_written(
         written.append(line)
         return plain(file, line[:3])
 
+    def in_vain(file: int, length: int) -> None:
+        raise OSError(22, "Invalid argument")
+
     monkeypatch.setattr(os, "write", partly)
+    if not is_taken_back:
+        monkeypatch.setattr(os, "ftruncate", in_vain)
     with pytest.raises(OSError, match="No space"):
         journal.write(b"half a line\n")
     monkeypatch.setattr(os, "write", plain)
-    assert journal.write(b"a line\n") == 0
-    assert journal.path.read_bytes() == b"a line\n"
+    if is_taken_back:
+        assert journal.write(b"a line\n") == 6
+        assert journal.path.read_bytes() == b"whole\na line\n"
+    else:
+        # What comes behind it would be found in the wrong place.
+        with pytest.raises(OSError, match="No space"):
+            journal.write(b"a line\n")
+        assert journal.path.read_bytes() == b"whole\nhal"
+    assert journal.read(at, 6) == b"whole\n"
     journal.discard()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 from mcp_intercept.errors import CassetteLockedError
@@ -75,19 +74,27 @@ class Journal:
         Raises:
             OSError: It cannot be written; then nothing of it is.
         """
+        if self._failure is not None:
+            raise self._failure
         file = self._opened()
         begin = self._size
         written = 0
         try:
             while written < len(line):
                 written += os.write(file, line[written:] if written else line)
-        except OSError:
-            # Half a line would spoil the next one.
-            with suppress(OSError):  # what is wrong is known
-                os.ftruncate(file, begin)
+        except OSError as error:
+            if written:
+                self._take_back(begin, error)
             raise
         self._size = begin + written
         return begin
+
+    def _take_back(self, begin: int, why: OSError) -> None:
+        """Remove the beginning of a line that could not be written, or else write no more: it would spoil the next."""
+        try:
+            os.ftruncate(self._opened(), begin)
+        except OSError:
+            self._failure = why
 
     def read(self, begin: int, length: int) -> bytes:
         """What was written.
@@ -112,7 +119,7 @@ class Journal:
 
     def _opened(self) -> int:
         if self._file is None:
-            raise self._failure or OSError(errno.EBADF, "the recording has ended")
+            raise OSError(errno.EBADF, "the recording has ended")
         return self._file
 
     def close(self) -> None:
