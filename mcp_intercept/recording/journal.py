@@ -14,6 +14,8 @@ from pathlib import Path
 from mcp_intercept.errors import CassetteLockedError
 
 _BLOCK_BYTES = 1 << 16
+# The system refuses to read or write it.
+_NO_FILE = -1
 _FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -52,7 +54,7 @@ class Journal:
         self._size = 0
         # What was read last, as what is asked for next is mostly behind it.
         self._block_begin, self._block = 0, b""
-        self._file: int | None = None
+        self._file = _NO_FILE
         self._failure: OSError | None = None
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -76,12 +78,11 @@ class Journal:
         """
         if self._failure is not None:
             raise self._failure
-        file = self._opened()
         begin = self._size
         written = 0
         try:
             while written < len(line):
-                written += os.write(file, line[written:] if written else line)
+                written += os.write(self._file, line[written:] if written else line)
         except OSError as error:
             if written:
                 self._take_back(begin, error)
@@ -92,7 +93,7 @@ class Journal:
     def _take_back(self, begin: int, why: OSError) -> None:
         """Remove the beginning of a line that could not be written, or else write no more: it would spoil the next."""
         try:
-            os.ftruncate(self._opened(), begin)
+            os.ftruncate(self._file, begin)
         except OSError:
             self._failure = why
 
@@ -109,28 +110,22 @@ class Journal:
         return self._block[at : at + length]
 
     def _read(self, begin: int, length: int) -> bytes:
-        file = self._opened()
-        os.lseek(file, begin, os.SEEK_SET)  # what is written is appended all the same
+        os.lseek(self._file, begin, os.SEEK_SET)  # what is written is appended all the same
         parts: list[bytes] = []
-        while length > 0 and (part := os.read(file, length)):
+        while length > 0 and (part := os.read(self._file, length)):
             parts.append(part)
             length -= len(part)
         return b"".join(parts)
 
-    def _opened(self) -> int:
-        if self._file is None:
-            raise OSError(errno.EBADF, "the recording has ended")
-        return self._file
-
     def close(self) -> None:
         """Let go of the file, which stays."""
-        if self._file is not None:
+        if self._file != _NO_FILE:
             os.close(self._file)
-            self._file = None
+            self._file = _NO_FILE
 
     def discard(self) -> None:
         """Remove the file."""
-        if self._file is None:
+        if self._file == _NO_FILE:
             return
         if sys.platform == "win32":  # pragma: no cover - the tests do not run there
             self.close()
