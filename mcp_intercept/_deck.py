@@ -206,7 +206,7 @@ class Deck:
             self._redactor.also(handed)
             if not name:
                 name = self._name(target)
-                self._note_handed(name, handed)
+                self._note_handed(name, dict(handed))
         return self._transport(transport, name)
 
     def middleware(self, server: str) -> CassetteMiddleware:

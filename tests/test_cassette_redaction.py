@@ -491,6 +491,28 @@ def test_the_value_of_a_variable_is_left_nowhere(value: Any, before: str, after:
     assert "ada-1815-ada" not in everything(redactor.params("tools/call", call(**planted)))
 
 
+def test_secrets_within_what_a_server_was_handed_are_found_without_the_rest() -> None:
+    redactor = Redactor(Redaction(env=["CACHE_URL"]), {})
+    redactor.also(
+        [
+            ("DATABASE_URL", "postgres://ada:s3cr%40et99@db.example/x"),
+            ("CACHE_URL", "redis://:cache-pa55@cache.example"),
+            ("authorization", "Basic " + base64.b64encode(b"ada:love:1ace").decode()),
+            ("cookie", "theme=dark; sid=abc123xyz ; empty=; odd"),
+            ("x-auth", "Basic no-base64!"),
+            ("GREETING_URL", "https://ada:correct@db.example"),
+        ]
+    )
+    said = "s3cr@et99 s3cr%40et99 cache-pa55 love:1ace abc123xyz dark correct"
+    assert redactor.text(said) == (
+        "REDACTED-DATABASE_URL REDACTED-DATABASE_URL REDACTED-CACHE_URL REDACTED-authorization REDACTED-cookie"
+        " dark correct"
+    )
+    without = Redactor(Redaction(defaults=False), {})
+    without.also([("DATABASE_URL", "postgres://ada:s3cr%40et99@db.example/x")])
+    assert without.text(said) == said
+
+
 # What users add.
 
 

@@ -947,7 +947,55 @@ async def test_what_a_server_was_handed_in_secret_is_looked_for_in_what_is_said(
 
 def test_only_texts_are_looked_for_of_what_a_server_was_handed() -> None:
     made_with = {"API_KEY": b"k-1234567890", b"x-api-key": "k-1234567890", "Limit": 5}
-    assert handed_to(SimpleNamespace(args=(made_with,), kwds={"headers": {"X-Acme": "1"}}), None) == {"x-acme": "1"}
+    transport = SimpleNamespace(args=(made_with,), kwds={"headers": {"X-Acme": "1"}})
+    assert handed_to(transport, None) == [("x-acme", "1")]
+
+
+@pytest.mark.parametrize(
+    ("args", "named"),
+    [
+        (["--api-key", "k-123"], [("api-key", "k-123")]),
+        (["--api-key=k-123", "x"], [("api-key", "k-123")]),
+        (["run", "-e", "TOKEN=k=1", "image"], [("TOKEN", "k=1"), ("k", "1"), ("e", "TOKEN=k=1")]),
+        (["--last"], []),
+        (["--header", "X-Key: k-123"], [("x-key", "k-123"), ("header", "X-Key: k-123")]),
+        (["--header=X-Key:k-123"], [("header", "X-Key:k-123"), ("x-key", "k-123")]),
+        (["https://a.example/?key=k%2D1&b=2"], [("key", "k-1"), ("b", "2")]),
+        (["postgres://u:k-123@db"], [("url", "postgres://u:k-123@db")]),
+        (["https://[/?key=k-1"], []),
+        (["-", "--", "-5", "C:\\servers\\x.py", "=x"], [("c", "\\servers\\x.py")]),
+    ],
+)
+def test_command_lines_tell_by_what_name_a_server_is_handed_something(
+    args: list[str], named: list[tuple[str, str]]
+) -> None:
+    assert handed_to(None, StdioServerParameters(command="server", args=args)) == named
+
+
+@pytest.mark.parametrize("over", ["stdio", "http"])
+async def test_secrets_of_a_command_line_or_url_are_looked_for_in_what_is_said(tmp_path: Path, over: str) -> None:
+    path = tmp_path / "x.mcp.jsonl"
+    told = "token tok-very-secret-123, password pa55-w0rd"
+
+    async def ask(*target: str) -> str:
+        if over == "stdio":
+            python, script = target
+            # Options of Python, as the server takes none.
+            args = ["-X", "api_token=tok-very-secret-123", "-X", "db=postgres://ada:pa55-w0rd@db.example", script]
+            return (await call(StdioServerParameters(command=python, args=args), ("echo", {"text": told})))[0]
+        [url] = target
+        url = url.replace("http://", "http://ada:pa55-w0rd@") + "?api_token=tok-very-secret-123"
+        return (await call(url, ("echo", {"text": told})))[0]
+
+    with http_server() if over == "http" else nullcontext("") as url:
+        with use_cassette(path, mode="once", servers={"s": "api"}):
+            assert await ask(*([url] if over == "http" else STDIO)) == told
+    token, database = ("api_token", "url") if over == "http" else ("api_token", "db")
+    with use_cassette(path, mode="none", servers={"s": "api"}):
+        replayed = await ask(*(["http://127.0.0.1:1/mcp"] if over == "http" else (NOBODY[0], "server.py")))
+    assert replayed == f"token REDACTED-{token}, password REDACTED-{database}"
+    assert "tok-very" not in path.read_text()
+    assert "pa55" not in path.read_text()
 
 
 async def test_what_is_to_be_redacted_and_has_no_value_is_told(

@@ -21,15 +21,13 @@ what looks like a secret anywhere else, too, so an `enum` goes with the values o
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
-from urllib.parse import quote, unquote
+from urllib.parse import unquote
 
 from mcp_intercept.errors import InterceptError
 from mcp_intercept.methods import METHODS
@@ -50,6 +48,7 @@ from mcp_intercept.recording.fields import (
     field_mode,
     is_schema,
 )
+from mcp_intercept.recording.known import MIN_ENV_LENGTH, KnownValues, is_no_word, secrets_within
 from mcp_intercept.recording.looks import (
     ABOUT_SECRETS,
     ALLOWED,
@@ -88,9 +87,6 @@ from mcp_intercept.recording.shapes import (
     USER_INFO,
 )
 from mcp_intercept.recording.values import is_array, is_object, pointer_to
-
-MIN_ENV_LENGTH: Final = 6
-"""Values of environment variables shorter than this would be found all over the place, and are not looked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,7 +156,6 @@ _NEVER: Final = dict.fromkeys(
 )
 _MAX_KEY: Final = 128
 _MAX_VERDICTS: Final = 4096
-_PATH: Final = re.compile(r"[.~]{0,2}[/\\]|[A-Za-z]:[/\\]")
 # What holds strings of JSON that hold strings of JSON is followed so far; escapes double on the way.
 MAX_NESTED: Final = 6
 # After so many rounds over one text, whatever still changes is of a user's patterns that never come to rest.
@@ -199,51 +194,43 @@ class Redactor:
         self.too_short: Final = tuple(name for name, value in given.items() if 0 < len(value) < MIN_ENV_LENGTH)
         """The variables whose values are too short to be looked for."""
         self._without_value = {name for name, value in given.items() if not value}
-        self._env: dict[str, str] = {}
-        self._look_for(given)
+        self._known = KnownValues(redaction.env)
+        self._look_for(given.items())
 
     @property
     def without_value(self) -> list[str]:
         """The variables of `Redaction.env` that have no value anywhere."""
         return sorted(self._without_value)
 
-    def also(self, values: Mapping[str, str]) -> None:
-        """Look for what else is known by names: of variables or HTTP headers that a server was handed.
+    def also(self, values: Iterable[tuple[str, str]]) -> None:
+        """Look for what else is known by names: of variables, options or HTTP headers that a server was handed.
 
         These are the values of `Redaction.env`, and, unless it has no defaults, those that are secret by their names
-        and no mere words.
+        and no mere words, and what is secret within any of them: see `secrets_within`.
 
         Args:
-            values: The values by names.
+            values: Names and values; a name may have several.
         """
-        given: dict[str, str] = {}
+        given: list[tuple[str, str]] = []
         named = {name.lower(): name for name in self.redaction.env}  # headers are written in either case
-        for name, value in values.items():
+        for name, value in values:
             secret = after_scheme(value).strip()
-            if name.lower() in named:
-                self._without_value.discard(named[name.lower()])
-                given[named[name.lower()]] = secret
-            elif self._defaults and self._verdict(name) == SECRET and _is_no_word(secret):
-                given[name] = secret
+            known_as = named.get(name.lower())
+            if known_as is not None:
+                self._without_value.discard(known_as)
+                given.append((known_as, secret))
+            elif self._defaults and self._verdict(name) == SECRET and is_no_word(secret):
+                given.append((name, secret))
+            if self._defaults:
+                given += [(known_as or name, part) for part in secrets_within(name, value)]
         if given:
             self._look_for(given)
 
-    def _look_for(self, values: Mapping[str, str]) -> None:
-        env = dict(self._env)
-        for name, value in values.items():
-            if len(value) >= MIN_ENV_LENGTH and not is_placeholder(value):
-                for written in _spellings(value):
-                    env.setdefault(written, name)
-        names = dict.fromkeys((*self.redaction.env, *env.values()))
-        marks = "|".join(["[0-9a-f]{8}", *(re.escape(_variable(name)) for name in names)])
-        # Where placeholders are, exactly: what only begins like one may be part of a secret.
-        placeholder = rf"{MARK}(?:-(?:{marks}))?(?![A-Za-z0-9_-])"
-        self._placeholders = re.compile(placeholder)
-        found = "|".join(re.escape(value) for value in sorted(env, key=len, reverse=True))
-        self._env = env  # first, as others may be looking
-        self._env_values = re.compile(f"{placeholder}|({found})") if env else None
+    def _look_for(self, values: Iterable[tuple[str, str]]) -> None:
+        self._known.learn(values)
         # With nothing to look for, it does not look.
-        self._is_idle = not (self._defaults or self._patterns or self._user_keys or env or self._function)
+        has_any = self._defaults or self._patterns or self._user_keys or self._known.pattern or self._function
+        self._is_idle = not has_any
 
     def params(self, method: str, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """The params of a request or notification, of either side."""
@@ -371,7 +358,7 @@ class Redactor:
     # Strings.
 
     def _leaf(self, text: str, mode: int, where: str | None, nested: int) -> str:
-        new = text if self._env_values is None else self._without_env(text, where, encoded=mode == ENCODED)
+        new = text if self._known.pattern is None else self._without_known(text, where, encoded=mode == ENCODED)
         if mode in (OPAQUE, ENCODED):
             return new
         if self._function is not None:
@@ -389,7 +376,7 @@ class Redactor:
             new = self._scrub(before, data, where, nested)
             if new == before:
                 break
-            new = self._without_env(new, where)
+            new = self._without_known(new, where)
             if mode == HIDDEN:
                 new = self._hide(new, "key name", where)  # which was a harmless word before, and is none any longer
         # To be equal is not enough: that nothing was found is told by giving back what was given.
@@ -534,7 +521,7 @@ class Redactor:
 
     def _without(self, pattern: re.Pattern[str], text: str, where: str | None) -> str:
         """Take out what a user's pattern finds."""
-        spans = [match.span() for match in self._placeholders.finditer(text)] if MARK in text else []
+        spans = [match.span() for match in self._known.placeholders.finditer(text)] if MARK in text else []
 
         def replace(match: re.Match[str]) -> str:
             group = next((number for number in range(1, pattern.groups + 1) if match[number]), 0)
@@ -548,42 +535,9 @@ class Redactor:
 
         return pattern.sub(replace, text)
 
-    def _without_env(self, text: str, where: str | None, *, encoded: bool = False) -> str:
-        """Take out the values of environment variables."""
-        pattern = self._env_values
-        if pattern is None:
-            return text
-        if not any(value in text for value in self._env):
-            return self._without_env_within(text, where) if encoded else text
-
-        def replace(match: re.Match[str]) -> str:
-            secret = match[1]
-            if secret is None:
-                return match[0]
-            self._note(where, "environment", secret)
-            # Within base64, what is put there is of its alphabet and as long, so that the rest can be read.
-            if encoded:
-                return (MARK * (len(secret) // len(MARK) + 1))[: len(secret)]
-            return f"{MARK}-{_variable(self._env[secret])}"
-
-        return pattern.sub(replace, text)
-
-    def _without_env_within(self, text: str, where: str | None) -> str:
-        """The same in what base64 says."""
-        try:
-            content = base64.b64decode(text, validate=True)
-        except ValueError:
-            return text
-        found = False
-        for value, name in self._env.items():
-            secret = value.encode("utf-8", "surrogatepass")
-            if secret in content:
-                mark = f"{MARK}-{_variable(name)}".encode()
-                # One that is a part of its own placeholder would be found again, and again.
-                content = content.replace(secret, MARK.encode() if secret in mark else mark)
-                self._note(where, "environment", value)
-                found = True
-        return base64.b64encode(content).decode() if found else text
+    def _without_known(self, text: str, where: str | None, *, encoded: bool = False) -> str:
+        """Take out the values that are known."""
+        return self._known.without(text, lambda secret: self._note(where, "environment", secret), encoded=encoded)
 
     def _hide(self, secret: str, kind: str, where: str | None) -> str:
         """What to write instead of a secret."""
@@ -596,21 +550,6 @@ class Redactor:
     def _note(self, where: str | None, kind: str, secret: str) -> None:
         if self._found is not None:
             self._found(where or "", kind, secret)
-
-
-def _is_no_word(secret: str) -> bool:
-    # `PWD` is the name of a folder.
-    return is_token_like(secret) and not is_said(secret) and _PATH.match(secret) is None
-
-
-def _spellings(value: str) -> tuple[str, ...]:
-    """How a value is written: as it is, in a URL, and in JSON within a text."""
-    in_json = (json.dumps(value, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False))
-    return value, quote(value, "", errors="surrogatepass"), *in_json
-
-
-def _variable(name: str) -> str:
-    return re.sub(r"\W", "_", name, flags=re.ASCII)[:64]
 
 
 def _end_of(match: re.Match[str] | None) -> int:
