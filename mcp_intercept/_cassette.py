@@ -160,7 +160,13 @@ class UseCassette:
         self._deck = deck
         _current.enter(deck)
         if self._everywhere and deck.mode != "off":
-            self._undo = reroute(lambda transport: deck.transport_named(transport, transport))
+
+            def router(transport: AbstractAsyncContextManager[Any]) -> AbstractAsyncContextManager[Any] | None:
+                here = _current.current_cassette()
+                is_off = isinstance(here, Deck) and here.mode == "off"  # as a block within this one may be
+                return None if is_off else deck.transport_named(transport, transport)
+
+            self._undo = reroute(router)
         return Cassette(deck)
 
     def __exit__(
@@ -228,8 +234,10 @@ def use_cassette(
         mode: What it does, see `Mode`; by default `"once"`, and `"none"` where the environment variable `CI` is set.
         everywhere: Whether to record and replay every transport that the process opens, whoever opens it.
         ignore: What does not count of the arguments: names or JSON pointers, of all calls or by tool, prompt or method:
-            `["date"]`, `{"forecast": ["/place/lat"], "search": "*"}`.
+            `["date"]`, `{"forecast": ["/place/lat"], "search": "*"}`. What a report shows can be pasted, too:
+            `["/arguments/place/lat"]`.
         ignore_results: The same of results, where these are compared: in mode `"verify"`, and the client's answers.
+            Names are those of a result or of its structured content: `["made"]`, `["/result/content/0/text"]`.
         normalize: `(method, params) -> params`, which both sides go through before they are compared.
         order: In what order answers are given, see `Order`: `"any"`, `"tool"` or `"strict"`.
         redaction: What is secret, beside what is known to be; `None` writes everything as it is.

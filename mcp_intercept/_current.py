@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from contextvars import ContextVar
-from threading import RLock
-from typing import Any, Protocol
+from threading import RLock, get_ident
+from typing import Any, NamedTuple, Protocol
 from weakref import WeakSet
+
+import anyio
 
 
 class Joinable(Protocol):
@@ -44,8 +46,14 @@ def is_led(transport: object) -> bool:
     return isinstance(transport, Led)
 
 
+class _Opened(NamedTuple):
+    cassette: Joinable
+    thread: int | None
+    """The thread that opened it, unless a task did: then it is there for all tasks that run in this thread."""
+
+
 _lock = RLock()
-_open: list[Joinable] = []
+_open: list[_Opened] = []
 # Of a task, or of whoever started it. What is opened in other threads finds the last of all.
 _here: ContextVar[tuple[Joinable, ...]] = ContextVar("mcp_intercept_cassettes", default=())
 # What goes past all cassettes, as none was open when it began.
@@ -65,25 +73,35 @@ def passed_by() -> dict[Counting, int]:
 
 
 def current_cassette() -> Joinable | None:
-    """The cassette that is open here: the innermost of this context, else of the process."""
+    """The cassette that is open here: the innermost of this context or thread, else of the process."""
+    here, thread = _here.get(), get_ident()
     with _lock:
-        for cassettes in (_here.get(), _open):
-            for cassette in reversed(cassettes):
-                if cassette in _open:
-                    return cassette
-    return None
+        for opened in reversed(_open):
+            # The task that pytest's plugins run tests in began before what is opened for each of the tests.
+            if opened.thread == thread or opened.cassette in here:
+                return opened.cassette
+        return _open[-1].cassette if _open else None
 
 
 def enter(cassette: Joinable) -> None:
     """A cassette is open from now on."""
+    thread = None if _is_in_task() else get_ident()
     with _lock:
-        _open.append(cassette)
+        _open.append(_Opened(cassette, thread))
     _here.set((*_here.get(), cassette))
+
+
+def _is_in_task() -> bool:
+    try:
+        anyio.get_current_task()
+    except RuntimeError:
+        return False
+    return True
 
 
 def leave(cassette: Joinable) -> None:
     """A cassette is open no longer."""
     with _lock:
-        _open[:] = [other for other in _open if other is not cassette]
+        _open[:] = [opened for opened in _open if opened.cassette is not cassette]
     # It may have been opened in another context, as pytest's fixtures are.
     _here.set(tuple(other for other in _here.get() if other is not cassette))

@@ -86,7 +86,8 @@ def default_mode() -> tuple[Mode, str]:
     asked = os.environ.get(MODE_VARIABLE)
     if asked:
         check_choice(MODE_VARIABLE, asked, get_args(Mode))
-        return cast("Mode", asked), f"as {MODE_VARIABLE} is set"
+        by = f"--mcp-record, mcp_record or {MODE_VARIABLE}" if "pytest" in sys.modules else MODE_VARIABLE
+        return cast("Mode", asked), f"as {by} says"
     if os.environ.get("CI", "").lower() not in ("", "0", "false", "no"):
         return "none", "as CI is set"
     return "once", ""
@@ -151,10 +152,17 @@ class Deck:
         if not self._is_open:
             return f"<Cassette {fspath(self.path)!r}, closed>"
         doing = "recording" if self.is_recording else "replaying" if self._plays else self.mode
-        return f"<Cassette {fspath(self.path)!r}, {doing}, {len(self)} interactions>"
+        count = 0 if self._recorder is None else self._recorder.count
+        new = f" and {count} new messages" if count else ""
+        return f"<Cassette {fspath(self.path)!r}, {doing}, {len(self)} interactions{new}>"
 
     def __len__(self) -> int:
-        return 0 if self._file is None else len(self._file)
+        if self._is_open:
+            return 0 if self._file is None else len(self._file)
+        if not self.path.is_file():
+            return 0
+        with closing(CassetteFile(self.path)) as file:
+            return len(file)
 
     @property
     def is_recording(self) -> bool:
@@ -260,7 +268,7 @@ class Deck:
                 # Line 1's streamable HTTP yields a third item: a function that gives the session id.
                 yield (*streams, _no_session_id) if _yields_three(transport) else streams
         elif writer is None:
-            async with Passing(transport) as streams:
+            async with transport as streams:  # which --mcp-block may have something against
                 yield streams
         elif self._continues:
             async with continued(self._player, writer, server, Passing(transport), self._patience) as streams:
@@ -355,7 +363,10 @@ class Deck:
         elif error is not None and not self._save_on_failure:
             journal.discard()
             why = error if isinstance(error, NotKept) else f"the block was left with {type(error).__name__}"
-            logger.warning("what was recorded for %s is not kept, as %s; save_on_failure=True keeps it", self.path, why)
+            option = " or --mcp-save-on-failure" if isinstance(error, NotKept) else ""
+            logger.warning(
+                "what was recorded for %s is not kept, as %s; save_on_failure=True%s keeps it", self.path, why, option
+            )
         else:
             self._save(recorder)
 

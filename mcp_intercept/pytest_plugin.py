@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
+from time import time_ns
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -53,6 +55,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         f"no mode: {', '.join(MODES)} (default: once, and none where CI is set)",
     )
     group.addoption(
+        "--mcp-save-on-failure",
+        action="store_true",
+        help="keep also what tests have recorded that have not passed",
+    )
+    group.addoption(
         "--mcp-block",
         action="store_true",
         help="an MCP connection fails unless a cassette replays or records it, or the test is marked mcp_live",
@@ -71,6 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known, and do what the options ask for."""
+    config.stash[_BEGAN], config.stash[_RECORDED] = time_ns(), set()
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     for option, choices in (("mcp_record", MODES), ("mcp_unused", UNUSED)):
@@ -100,7 +108,7 @@ def pytest_report_header(config: pytest.Config) -> str | None:
 
 
 def _mode_of(config: pytest.Config) -> str:
-    return str(config.getoption("mcp_record") or config.getini("mcp_record"))
+    return str(config.getoption("mcp_record") or os.environ.get(_MODE_VARIABLE) or config.getini("mcp_record"))
 
 
 def _is_blocking(config: pytest.Config) -> bool:
@@ -119,15 +127,37 @@ class _Marked(NamedTuple):
 
 
 def _marked(item: pytest.Item) -> _Marked:
+    marked = _Marked(None, {})
+    for marker in reversed(list(item.iter_markers("mcp_tape"))):
+        named = (*marker.args, *([marker.kwargs["name"]] if "name" in marker.kwargs else []))
+        _check(marker, named)
+        options = {option: value for option, value in marker.kwargs.items() if option != "name"}
+        marked = _Marked(named[0] if named else marked.name, _together(marked.options, options))
+    return marked
+
+
+def _check(marker: pytest.Mark, named: tuple[Any, ...]) -> None:
+    from mcp_intercept._cassette import use_cassette
     from mcp_intercept.errors import InterceptError
 
-    name, options = None, dict[str, Any]()
-    for marker in reversed(list(item.iter_markers("mcp_tape"))):
-        if len(marker.args) > 1 or not all(isinstance(arg, (str, os.PathLike)) for arg in marker.args):
-            raise InterceptError(f"mcp_tape takes the name of a cassette and named options, not {marker.args!r}")
-        name = marker.args[0] if marker.args else name
-        options |= marker.kwargs
-    return _Marked(name, options)
+    if len(named) > 1 or not all(map(_is_name, named)):
+        raise InterceptError(f"mcp_tape takes the name of a cassette and named options, not {named!r}")
+    known = [option for option in signature(use_cassette).parameters if option != "path"]
+    for option in marker.kwargs:
+        if option not in ("name", *known):
+            raise InterceptError(f"mcp_tape has no option {option!r}; it has name and {', '.join(known)}")
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, (str, os.PathLike)) and bool(os.fspath(name))  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _together(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, of which the inner ones win; what is secret by the outer ones stays so, unless nothing is."""
+    together = {**outer, **inner}
+    if outer.get("redaction") is not None and inner.get("redaction") is not None:
+        together["redaction"] = outer["redaction"] | inner["redaction"]
+    return together
 
 
 def safe_name(text: str, *, is_unique: bool = True) -> str:
@@ -165,6 +195,12 @@ def _default_dir(item: pytest.Item) -> Path:
     return item.path.parent / "cassettes" / item.path.stem
 
 
+_JOINED: Final = (
+    "{} is shared with tests that have recorded it before this one in the same run. What they asked was not asked "
+    "again: this test was given their answers. If the server keeps a state, give each test a cassette of its own."
+)
+
+
 class _Interrupted(KeyboardInterrupt):
     """Tells a cassette that the run was interrupted, so that it keeps its journal."""
 
@@ -176,6 +212,8 @@ class _Tape:
         self.path = path
         self.is_shared = is_shared
         self.cassette: Cassette | None = None
+        self.has_joined = False
+        """Whether other tests of this run have recorded the file, and this one adds to it."""
         self.size = 0
         """How many interactions the file had before."""
         self.has_begun = False
@@ -213,7 +251,9 @@ class _Tape:
 
 _TAPE: Final = pytest.StashKey[_Tape]()
 _RECORDED: Final = pytest.StashKey[set[Path]]()
-"""The cassettes that were recorded in this run."""
+"""The cassettes that were recorded in this run, and in this process."""
+_BEGAN: Final = pytest.StashKey[int]()
+"""When the run began, in nanoseconds since 1970."""
 
 
 @pytest.fixture
@@ -239,13 +279,13 @@ def mcp_tape_options() -> Mapping[str, Any]:
 
 @pytest.fixture
 def mcp_tape_mode(request: pytest.FixtureRequest, mcp_tape_options: Mapping[str, Any]) -> str | None:
-    """What the test's cassette does: as `--mcp-record` says, else the mark, `mcp_tape_options`, and the configuration.
+    """What the test's cassette does: as `--mcp-record` says, else the mark, else `mcp_tape_options`.
 
-    `None` leaves it to `use_cassette()`. Override it to decide otherwise.
+    `None` leaves it to `use_cassette()`, which knows of the configuration, too. Override it to decide otherwise.
     """
     asked: str | None = request.config.getoption("mcp_record")
     marked = _marked(request.node).options.get("mode")
-    return asked or marked or mcp_tape_options.get("mode") or request.config.getini("mcp_record") or None
+    return asked or marked or mcp_tape_options.get("mode")
 
 
 @pytest.fixture
@@ -263,25 +303,49 @@ def mcp_tape(
     cassette, the first one that is run records it, and the others add to it.
     """
     from mcp_intercept._cassette import use_cassette
-    from mcp_intercept._deck import NotKept
+    from mcp_intercept._deck import NotKept, default_mode
+    from mcp_intercept.errors import CassetteError, CassetteLockedError
 
     item: pytest.Item = request.node
     marked = _marked(item)
     path = _path_of(item, marked.name, mcp_tape_dir, mcp_tape_name)
     tape = _Tape(path, is_shared=path != _default_dir(item) / f"{_default_name(item)}{SUFFIX}")
     item.stash[_TAPE] = tape
-    recorded = request.config.stash.setdefault(_RECORDED, set())
-    mode = "new_episodes" if path in recorded and mcp_tape_mode in (None, "once", "rewrite") else mcp_tape_mode
-    options: dict[str, Any] = {"everywhere": True, **mcp_tape_options, **marked.options, "mode": mode}
+    asked = mcp_tape_mode or default_mode()[0]
+    tape.has_joined = asked in ("once", "rewrite") and _was_recorded(path, request.config)
+    keeping = {"save_on_failure": True} if request.config.getoption("mcp_save_on_failure") else {}
+    options = _together(_together({"everywhere": True}, mcp_tape_options), marked.options)
+    options |= {"mode": "new_episodes" if tape.has_joined else mcp_tape_mode, **keeping}
     before = _stamp(path)
-    with suppress(NotKept, _Interrupted), use_cassette(path, **options) as cassette:
+    with suppress(NotKept, _Interrupted), ExitStack() as stack:
+        try:
+            cassette = stack.enter_context(use_cassette(path, **options))
+        except CassetteError as error:
+            is_shared = isinstance(error, CassetteLockedError) and hasattr(request.config, "workerinput")
+            way_out = "; or run without pytest-xdist, or with its --dist=loadfile" if is_shared else ""
+            # It comes from no line of the test.
+            pytest.fail(f"{type(error).__name__}: {error}{way_out}", pytrace=False)
         tape.cassette, tape.size = cassette, len(cassette)
         yield cassette
         tape.leave(cassette, request.config)
     if _stamp(path) != before:
-        recorded.add(path)
+        request.config.stash[_RECORDED].add(path)
         if tape.is_shared and _is_chosen(request.config):
             _warn_of_what_is_gone(item, tape)
+
+
+def _was_recorded(path: Path, config: pytest.Config) -> bool:
+    """Whether a file was recorded in this run, here or by another worker of xdist."""
+    worker: dict[str, Any] = getattr(config, "workerinput", {})
+    stamp = _stamp(path)
+    is_of_others = "mcp_began" in worker and stamp is not None and stamp.modified >= worker["mcp_began"]
+    return is_of_others or path in config.stash[_RECORDED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of xdist when the run began: files that are younger were recorded in it."""
+    node.workerinput["mcp_began"] = node.config.stash[_BEGAN]
 
 
 def _warn_of_what_is_gone(item: pytest.Item, tape: _Tape) -> None:
@@ -307,13 +371,20 @@ def _path_of(item: pytest.Item, marked: str | os.PathLike[str] | None, folder: P
     return Path(os.path.abspath(path))
 
 
-def _stamp(path: Path) -> object:
+class _Stamp(NamedTuple):
     """What is another one once a cassette was written: that puts another file into its place."""
+
+    node: int
+    modified: int
+    """Nanoseconds since 1970."""
+
+
+def _stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return status.st_ino, status.st_mtime_ns
+    return _Stamp(status.st_ino, status.st_mtime_ns)
 
 
 @pytest.fixture(autouse=True)
@@ -352,10 +423,10 @@ def pytest_runtest_makereport(
         return report
     fault = tape.fault()
     is_told = report.when == "teardown" and tape.had_fault
-    is_hidden = fault is not None and not is_told and hasattr(report, "wasxfail") and not _is_marked_for(item, fault)
+    is_hidden = fault is not None and not is_told and _hides(report) and not _is_marked_for(item, fault)
     if is_hidden:
-        # Nobody can tell whether what the test is marked for still happens.
-        del report.wasxfail
+        # Nobody can tell whether what the test is marked for still happens, or would with an answer.
+        vars(report).pop("wasxfail", None)
         report.outcome, report.longrepr = "failed", str(fault)
     if report.when == "teardown":
         # In the report it also reaches those who only see that, as the one who started the workers of xdist.
@@ -370,7 +441,14 @@ def pytest_runtest_makereport(
             report.longrepr = call.excinfo.getrepr(style="value")
         elif fault is not None:
             report.sections.append(("MCP cassette", str(fault)))
+        if tape.has_joined:
+            report.sections.append(("MCP cassette", _JOINED.format(tape.path)))
     return report
+
+
+def _hides(report: pytest.TestReport) -> bool:
+    """Whether what was wrong is not seen, as the test is skipped or known to fail."""
+    return report.skipped or hasattr(report, "wasxfail")
 
 
 def _is_marked_for(item: pytest.Item, fault: CassetteError) -> bool:
@@ -423,7 +501,9 @@ class _Block:
         if self._is_live or isinstance(transport, InProcess) or opened == "create_client_server_memory_streams":
             return
         cassette = current_cassette()
-        if cassette is not None:
+        if getattr(cassette, "mode", None) == "off":
+            way_out = "give its cassette a mode other than 'off'"
+        elif cassette is not None:
             way_out = f"lead it through {cassette!r} with its transport(...) or everywhere=True"
         elif self._is_taped:
             way_out = (

@@ -325,7 +325,8 @@ def test_a_question_that_a_server_takes_back_is_kept_as_such_and_one_end_is_enou
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "it is empty; there is nothing to recover"),
+        (b"", "it has no whole line; there is nothing to recover"),
+        (b"precious notes", "it has no whole line; there is nothing to recover"),
         (b'{"format":"mcp-cassette-journal","version":9,"mode":"once"}\n', "it is of version 9, and this is for 1"),
     ],
 )
@@ -449,7 +450,7 @@ def test_a_verifier_tells_what_is_gone_and_what_it_could_not_compare(tmp_path: P
         interaction(3, "tools/call", {"name": "c"}, {"result": {}}),
         interaction(4, "tools/call", {"name": "d"}, {"cancelled": True}),
     )
-    player = Player(file, Rules(), Redactor(Redaction()), Source(path=file.path, mode="verify"))
+    player = Player(file, Rules(), Redactor(Redaction()), Source(path=file.path, mode="verify", option="--record="))
     verifier = Verifier(player)
     number = verifier.connect("s")
     for request_id, name in enumerate("abcd"):
@@ -460,7 +461,8 @@ def test_a_verifier_tells_what_is_gone_and_what_it_could_not_compare(tmp_path: P
     verifier.received(number, Frame(None, "notifications/message", {}))
     verifier.closed(number, "end of stream")
     assert [str(drift) for drift in verifier.drifts] == [
-        '#3 tools/call c (server s)\n    (whole): recorded {"result": {}}, now (closed: end of stream)'
+        '#3 tools/call c (server s)\n    (whole): recorded {"result": {}}, now (closed: end of stream)\n'
+        "  way out   record again with mode='rewrite' (--record=rewrite)"
     ]
     other = verifier.connect("s")
     verifier._expected[other, 1] = file.load(0)

@@ -513,6 +513,19 @@ def test_secrets_within_what_a_server_was_handed_are_found_without_the_rest() ->
     assert without.text(said) == said
 
 
+def test_the_name_of_a_resource_is_for_people_and_that_of_a_tool_to_call_it_by() -> None:
+    redactor = Redactor(Redaction(env=["MY_TOKEN"]), {"MY_TOKEN": "lovelace"})
+    name = f"{SHAPES['GitHub']} of lovelace"
+    resources = {"resources": [{"uri": "x://y", "name": name}, {"uriTemplate": "x://{y}", "name": name}]}
+    told = redactor.result("resources/list", resources)["resources"]
+    link = redactor.result("tools/call", {"content": [{"type": "resource_link", "uri": "x://y", "name": name}]})
+    for one in (*told, *link["content"]):
+        assert re.fullmatch("REDACTED-[0-9a-f]{8} of REDACTED-MY_TOKEN", one["name"])
+    tool = redactor.result("tools/list", {"tools": [{"name": name, "inputSchema": {}}]})
+    assert tool["tools"][0]["name"] == f"{SHAPES['GitHub']} of REDACTED-MY_TOKEN"
+    assert redactor.params("tools/call", {"name": name}) == {"name": tool["tools"][0]["name"]}
+
+
 # What users add.
 
 

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from mcp_intercept._deck import Mode, Unused
 from mcp_intercept.pytest_plugin import MODES, UNUSED, safe_name
+from mcp_intercept.recording.journal import Journal
 from tests.server import ROOT
 from tests.wire import LINE_1
 
@@ -308,6 +309,22 @@ def test_two_names():
 def test_number():
     pass
 
+@pytest.mark.mcp_tape("")
+def test_empty():
+    pass
+
+@pytest.mark.mcp_tape("one", name="two")
+def test_named_twice():
+    pass
+
+@pytest.mark.mcp_tape(name="named")
+def test_named(mcp_tape):
+    assert (mcp_tape.mode, name(mcp_tape)) == ("new_episodes", "cassettes/test_it/named.mcp.jsonl")
+
+@pytest.mark.mcp_tape(record_mode="once")
+def test_unknown_option():
+    pass
+
 @pytest.mark.mcp_tape(mode="always")
 def test_unknown_mode():
     pass
@@ -315,8 +332,11 @@ def test_unknown_mode():
     )
     options = ["-o", "pythonpath=.", "--strict-markers"]
     run = project.run(*options)
-    assert run.outcomes["ERROR"] == ["test_number", "test_two_names", "test_unknown_mode"]
-    assert len(run.outcomes["PASSED"]) == 7
+    assert [name.removeprefix("test_") for name in run.outcomes["ERROR"]] == [
+        *("empty", "named_twice", "number", "two_names", "unknown_mode", "unknown_option")
+    ]
+    assert len(run.outcomes["PASSED"]) == 8
+    assert "mcp_tape has no option 'record_mode'; it has name and mode, everywhere, ignore, " in run.text
     assert "mcp_tape takes the name of a cassette and named options, not ('one', 'two')" in run.text
     assert "mode must be" in run.text
     # What is ignored is ignored, though another mark says something else.
@@ -353,10 +373,11 @@ def test_marked(mcp_tape):
         ["plain is rewrite", "marked is rewrite"],
         ["mcp cassettes: mode rewrite, unused: warn"],
     )
-    assert modes(MCP_INTERCEPT_CASSETTE_MODE="off") == (["plain is off", "marked is new_episodes"], [])
+    said = ["mcp cassettes: mode off"]
+    assert modes(MCP_INTERCEPT_CASSETTE_MODE="off") == (["plain is off", "marked is new_episodes"], said)
     assert modes("-o", "mcp_record=once", MCP_INTERCEPT_CASSETTE_MODE="off") == (
-        ["plain is once", "marked is new_episodes"],
-        ["mcp cassettes: mode once"],
+        ["plain is off", "marked is new_episodes"],
+        said,
     )
 
 
@@ -395,7 +416,92 @@ def test_block():
     assert modes() == (["once once", "None"], ["Oslo", "Bergen"])
     assert modes() == (["once once", "None"], [])
     assert modes("--mcp-record=rewrite", CI="true") == (["rewrite once", "None"], ["Oslo"])
-    assert modes("-o", "mcp_record=off", MCP_INTERCEPT_CASSETTE_MODE="none") == (["off once", "none"], ["Oslo"])
+    assert modes("-o", "mcp_record=off", CI="true") == (["off once", "None"], ["Oslo"])
+    assert modes("--mcp-record=off", MCP_INTERCEPT_CASSETTE_MODE="none") == (["off once", "none"], ["Oslo"])
+    run = project.run("-o", "mcp_record=none", CITY="Rome")
+    assert "mode 'none', as --mcp-record, mcp_record or MCP_INTERCEPT_CASSETTE_MODE says" in run.text
+
+
+def test_what_is_secret_by_one_mark_stays_so_where_another_names_more(project: Project) -> None:
+    project.write(
+        "conftest.py",
+        """
+import pytest
+from mcp_intercept.recording import Redaction
+
+@pytest.fixture
+def mcp_tape_options():
+    return {"redaction": Redaction(patterns=["Oslo"])}
+""",
+    )
+    project.write(
+        "test_it.py",
+        """
+from mcp_intercept.recording import Redaction
+
+pytestmark = pytest.mark.mcp_tape(redaction=Redaction(patterns=["Bergen"]))
+
+@pytest.mark.mcp_tape(redaction=Redaction(patterns=["Rome"]))
+def test_more():
+    ask("Oslo, Bergen, Rome, Paris")
+
+@pytest.mark.mcp_tape(redaction=None)
+def test_nothing():
+    ask("Oslo, Bergen, Rome, Paris")
+""",
+    )
+    assert project.run().status == 0
+    more, nothing = ((project.root / name).read_text(encoding="utf-8") for name in project.cassettes)
+    assert [city in more for city in ("Oslo", "Bergen", "Rome", "Paris")] == [False, False, False, True]
+    assert "Oslo, Bergen, Rome, Paris" in nothing
+
+
+def test_a_test_has_its_own_cassette_while_that_of_a_wider_fixture_is_open(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+from mcp_intercept import use_cassette
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(scope="module", params=["asyncio", "trio"])
+def anyio_backend(request):
+    return request.param
+
+@pytest.fixture(scope="module")
+def around(anyio_backend):
+    with use_cassette(f"around_{anyio_backend}.mcp.jsonl") as cassette:
+        yield cassette
+
+@pytest.fixture(scope="module")
+async def wide(around, anyio_backend):
+    # In the task that anyio runs fixtures and tests in.
+    with use_cassette(f"wide_{anyio_backend}.mcp.jsonl"):
+        async with connect(server) as session:
+            yield session
+
+async def test_of_all(wide):
+    await wide.call_tool("forecast", {"city": "Oslo"})
+    await ask_async("Rome")
+
+@pytest.mark.mcp_tape
+async def test_of_its_own(wide):
+    await ask_async("Bergen")
+    with use_cassette("inner.mcp.jsonl", mode="new_episodes"):
+        await ask_async("Paris")
+""",
+    )
+    assert project.run().status == 0
+    cities = ("Oslo", "Rome", "Bergen", "Paris")
+    said = {name: (project.root / name).read_text(encoding="utf-8") for name in project.cassettes}
+    own = [name for name in said if "own" in name]
+    assert len(own) == 2
+    assert {name: [city for city in cities if city in text] for name, text in said.items()} == {
+        **{name: ["Bergen"] for name in own},
+        "inner.mcp.jsonl": ["Paris"],
+        "wide_asyncio.mcp.jsonl": ["Oslo", "Rome"],
+        "wide_trio.mcp.jsonl": ["Oslo", "Rome"],
+    }
 
 
 def test_a_project_decides_with_fixtures(project: Project) -> None:
@@ -467,10 +573,73 @@ def test_third():
     )
     assert project.run("--mcp-unused=fail").status == 0
     assert project.asked_live() == ["Oslo", "Bergen", "Oslo"]
-    assert project.run("--mcp-record=rewrite", FAIL="1").outcomes["FAILED"] == ["test_first"]
+    run = project.run("--mcp-record=rewrite", FAIL="1")
+    assert run.outcomes["FAILED"] == ["test_first"]
+    assert "is shared with tests that have recorded it before" not in run.text
     assert project.asked_live() == ["Oslo", "Bergen", "Oslo", "Oslo"]
     assert project.run("--mcp-record=none", "--mcp-unused=fail").status == 0
     assert project.asked_live() == []
+
+
+def test_a_test_that_fails_of_what_others_have_recorded_says_so(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+pytestmark = pytest.mark.mcp_tape("shared")
+
+def test_first():
+    assert ask() == "Oslo: snow"
+
+def test_second(monkeypatch):
+    monkeypatch.setenv("WEATHER", "sun")  # as a server that keeps a state
+    assert ask() == "Oslo: sun"
+""",
+    )
+    run = project.run()
+    assert run.outcomes["FAILED"] == ["test_second"]
+    assert "shared.mcp.jsonl is shared with tests that have recorded it before this one in the same run." in run.text
+
+
+@pytest.mark.parametrize("mode", [[], ["--mcp-record=rewrite"]])
+def test_workers_add_to_what_others_have_recorded(project: Project, mode: list[str]) -> None:
+    project.write(
+        "conftest.py",
+        """
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def in_turn():
+    deadline = time.monotonic() + 30
+    while os.environ.get("PYTEST_XDIST_WORKER") == "gw1" and not Path("first.done").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    yield
+    Path("first.done").touch()
+""",
+    )
+    for module in ("test_a", "test_b"):
+        project.write(f"{module}.py", "@pytest.mark.mcp_tape('./shared')\ndef test_it():\n    ask(__name__)\n")
+    for asked in (["test_a", "test_b"], ["test_a", "test_b"] if mode else []):
+        assert project.run("-p", "xdist", "-n2", "--dist=loadfile", *mode).status == 0
+        assert sorted(project.asked_live()) == asked
+        (project.root / "first.done").unlink()
+    assert project.run("--mcp-record=none").status == 0
+
+
+def test_tests_that_record_one_file_at_once_are_told_of_it(project: Project) -> None:
+    project.write("test_it.py", "def test_it(mcp_tape):\n    pass\n")
+    journal = Journal(project.root / "cassettes" / "test_it" / "test_it.mcp.jsonl")
+    alone, with_xdist = project.run(), project.run("-p", "xdist", "-n1")
+    journal.discard()
+    assert alone.outcomes["ERROR"] == with_xdist.outcomes["ERROR"] == ["test_it"]
+    assert "give each test a cassette of its own\n" in alone.text
+    assert "cassette of its own; or run without pytest-xdist, or with its --dist=loadfile\n" in with_xdist.text
+    assert "Traceback" not in alone.text
+    assert "journal.py" not in alone.text
 
 
 def test_a_run_that_drops_what_tests_outside_of_it_need_warns(project: Project) -> None:
@@ -582,11 +751,13 @@ class TestCase(unittest.TestCase):
     ]
     dropped = re.findall(
         r"what was recorded for \S+[/\\](\S+)\.mcp\.jsonl is not kept, as the test did not pass; "
-        r"save_on_failure=True keeps it$",
+        r"save_on_failure=True or --mcp-save-on-failure keeps it$",
         run.text,
         re.MULTILINE,
     )
     assert set(dropped) == {"TestCase.test_fails", "test_cannot_begin", "test_fails", "test_skips"}
+    project.run("--mcp-save-on-failure", "-k", "test_fails and not TestCase")
+    assert "cassettes/test_it/test_fails.mcp.jsonl" in project.cassettes
 
 
 def test_a_test_that_is_known_to_fail_is_replayed(project: Project) -> None:
@@ -663,6 +834,10 @@ def test_says_so():
     swallow()
     "CITY" in os.environ and pytest.xfail("known")
 
+def test_skips():
+    swallow()
+    "CITY" in os.environ and pytest.skip("no server")
+
 @pytest.fixture
 def missing():
     ask()
@@ -703,6 +878,7 @@ def test_is_known_to():
             "test_fails_of_it",
             "test_misses",
             "test_says_so",
+            "test_skips",
             "test_swallows",
         ],
         "ERROR": ["test_could_not_begin", "test_ends_with_it"],
@@ -846,6 +1022,18 @@ def test_past_the_cassette():
 def test_recorded():
     assert "Oslo" in anyio.run(ask_elsewhere)
 
+@pytest.mark.mcp_tape(mode="off")
+def test_off():
+    anyio.run(ask_elsewhere)
+
+@pytest.mark.mcp_tape(mode="off")
+def test_off_connected():
+    async def connected():
+        async with connect([sys.executable, "-m", "mcp_intercept", "demo-server"]):
+            raise AssertionError("it is live")
+
+    anyio.run(connected)
+
 @pytest.mark.mcp_live
 def test_live():
     assert "Oslo" in anyio.run(ask_elsewhere)
@@ -873,7 +1061,7 @@ def test_in_process_client():
 """,
     )
     run = project.run("--mcp-block")
-    assert run.outcomes["FAILED"] == ["test_bare", "test_past_the_cassette"]
+    assert run.outcomes["FAILED"] == ["test_bare", "test_off", "test_off_connected", "test_past_the_cassette"]
     assert run.outcomes["ERROR"] == ["test_with_what_was_opened_before"]
     assert "open it in a fixture of function scope" in run.text
     client = [] if LINE_1 else ["test_in_process_client"]
@@ -883,6 +1071,8 @@ def test_in_process_client():
     )
     assert "record it and replay it with @pytest.mark.mcp_tape" in run.about("test_bare")
     assert "lead it through <Cassette" in run.about("test_past_the_cassette")
+    for name in ("test_off", "test_off_connected"):
+        assert "give its cassette a mode other than 'off', or let it pass with @pytest.mark.mcp_live" in run.about(name)
     assert project.cassettes == ["cassettes/test_it/test_recorded.mcp.jsonl"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -210,6 +211,23 @@ async def test_the_innermost_is_in_force_also_in_other_threads(tmp_path: Path) -
     )
 
 
+async def test_a_block_that_is_off_is_off_within_one_that_records_everything(tmp_path: Path) -> None:
+    outer = tmp_path / "outer.mcp.jsonl"
+
+    async def ask(command: tuple[str, Any]) -> None:
+        server = StdioServerParameters(command=STDIO[0], args=STDIO[1:])
+        async with stdio_client(server) as streams, ClientSession(*streams) as session:
+            await session.initialize()
+            await session.call_tool(*command)
+
+    with use_cassette(outer, mode="once", everywhere=True):
+        with use_cassette(tmp_path / "inner.mcp.jsonl", mode="off"):
+            await call(STDIO, ("echo", {"text": "pear"}))
+            await ask(("echo", {"text": "plum"}))
+        await ask(("echo", {"text": "quince"}))
+    assert [word in outer.read_text() for word in ("pear", "plum", "quince")] == [False, False, True]
+
+
 def test_two_do_not_record_one_file(tmp_path: Path) -> None:
     path = tmp_path / "x.mcp.jsonl"
     with use_cassette(path, mode="once"):
@@ -224,6 +242,10 @@ async def test_its_repr_tells_what_it_does_and_nothing_that_was_said(tmp_path: P
         with use_cassette(path, mode=mode) as cassette:
             shown.append(repr(cassette).partition(", ")[2])
             await call(travel().transport(), OSLO)
+            told = re.search(r"interactions( and \d+ new messages)?>$", repr(cassette))
+            assert told is not None
+            assert (told[1] is not None) == (mode == "once")
+        assert len(cassette) == len(cassette.interactions) == 4
     assert shown == [
         "recording, 0 interactions>",
         "replaying, 4 interactions>",

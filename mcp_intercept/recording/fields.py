@@ -34,7 +34,7 @@ _FIELDS: Final[Mapping[str, int]] = {
     **dict.fromkeys(
         words(
             "action audience cacheScope closed createdAt encoding format includeContext jsonrpc lastModified",
-            "lastUpdatedAt level logger maxTokens method mimeType mode model name notification progressToken",
+            "lastUpdatedAt level logger maxTokens method mimeType mode model notification progressToken",
             "protocolVersion request resultType role server server_notification server_request sizes status stopReason",
             "supportedVersions theme type version",
         ),
@@ -83,6 +83,9 @@ def field_mode(members: dict[str, Any], key: str, member: Any) -> int | None:
     known = _FIELDS.get(key)
     if known is not None:
         return known
+    if key == "name":
+        # Of a resource it is told to people, as a title is; all others are names to call by.
+        return PLAIN if "uri" in members or "uriTemplate" in members else OPAQUE
     if key == "content":
         # A form that was filled in is data; everything else so called is for the model.
         return DATA if "action" in members else PROTOCOL

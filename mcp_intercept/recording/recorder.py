@@ -126,6 +126,8 @@ class Recorder:
 
     def _sent(self, number: int, frame: Frame) -> None:
         connection = self.assembly.connection(number)
+        if connection.ended is not None:
+            return  # it is told before it is sent, and is not
         if frame.method is None:
             self._answered(number, connection, frame)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteFormatError, CassetteLockedError
@@ -27,6 +27,17 @@ class Recovered:
     """How many messages the journal had."""
     torn: bool
     """Whether its last line was cut short, and has been left out."""
+
+
+# How the lines of a cassette are noted in a journal, and what is none.
+_NOTED_AS: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys(("request", "notification"), ("q",)),
+    **dict.fromkeys(("result", "error"), ("of",)),
+    **dict.fromkeys(("client_result", "client_error"), ("answers",)),
+    **dict.fromkeys(("server_request", "server_notification"), ("",)),
+    "nothing": ("server", "cancels", "withdraws", "closed"),
+}
+_NOTES: Final = sorted({note for notes in _NOTED_AS.values() for note in notes if note})
 
 
 def recover(journal: Path, cassette: Path) -> Recovered:
@@ -77,7 +88,9 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
     with open(journal, "rb") as file:
         for number, text in enumerate(file, 1):
             if not text.endswith(b"\n"):
-                return mode, messages, True
+                if number > 1:
+                    return mode, messages, True
+                break
             try:
                 entry: Any = decode(text)
                 if number == 1:
@@ -95,12 +108,16 @@ def _read(journal: Path, assembly: Assembly) -> tuple[str, int, bool]:
                 ) from None
             messages += "server" not in entry
     if not mode:
-        raise CassetteFormatError("it is empty; there is nothing to recover", path=journal)
+        raise CassetteFormatError("it has no whole line; there is nothing to recover", path=journal)
     return mode, messages, False
 
 
 def _check(entry: dict[str, Any], line: dict[str, Any] | None, journal: Path, number: int) -> None:
-    """Refuse what would be no line of a cassette."""
+    """Refuse what would be no line of a cassette, or is noted as another kind of line than it is."""
+    kind = next((kind for kind in _NOTED_AS if line is not None and kind in line), "nothing")
+    noted = ", ".join(note for note in _NOTES if note in entry)
+    if noted not in _NOTED_AS[kind]:
+        raise ValueError(f"{kind} is not noted as {noted or 'nothing'}")
     names = {"server": entry.get("server", "any"), "notification": entry.get("m", "any")}
     lines: list[dict[str, Any]] = [names, {"closed": entry.get("closed", "any")}]
     if line is not None and ("request" in line or "notification" in line):

@@ -133,6 +133,23 @@ class Redaction:
         if not isinstance(self.defaults, bool):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InterceptError(f"redaction: defaults is True or False, not {self.defaults!r}")
 
+    def __or__(self, other: Redaction) -> Redaction:
+        """What is secret by either. The function of `other` is asked first."""
+        mine, others = self.function, other.function
+
+        def ask(value: str, where: str) -> str | None:
+            answer = None if others is None else others(value, where)
+            return answer if answer is not None or mine is None else mine(value, where)
+
+        return Redaction(
+            keys=(*self.keys, *other.keys),
+            patterns=(*self.patterns, *other.patterns),
+            env=(*self.env, *other.env),
+            allow=(*self.allow, *other.allow),
+            function=ask if mine is not None and others is not None else mine or others,
+            defaults=self.defaults or other.defaults,
+        )
+
 
 def _collection(option: str, given: Any) -> tuple[Any, ...]:
     if isinstance(given, (str, bytes, re.Pattern, Mapping)) or not isinstance(given, Collection):
