@@ -157,5 +157,7 @@ def _streams_of(
 
 
 def _described(server: object) -> str:
+    if type(server) in (list, tuple) and not server:
+        return "an empty list"
     # A string may be a command line or a URL with a secret in it.
     return "a str that is no URL" if isinstance(server, str) else f"an object of type {type(server).__name__}"

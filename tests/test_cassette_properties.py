@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from mcp_intercept import use_cassette
@@ -191,6 +191,20 @@ def test_values_are_equal_where_they_do_not_differ_and_the_other_way_round(one: 
     assume("$" not in repr(one))
     assert (canonical(one) == canonical(other)) == (differences({"v": one}, {"v": other}) == [])
     assert differences({"v": one}, {"v": one}) == []
+
+
+@few
+@given(st.dictionaries(keys, values), st.dictionaries(keys, values))
+def test_what_a_report_shows_can_be_ignored(one: dict[str, Any], other: dict[str, Any]) -> None:
+    assume("$" not in repr(one))
+    then, now = ({"structuredContent": item} for item in (one, other))
+    found = differences({"result": then}, {"result": now}, 10_000)
+    rules = Rules(ignore_results=[difference.pointer for difference in found])
+    assert rules.answer("tools/call", then) == rules.answer("tools/call", now)
+    found = differences({"arguments": one}, {"arguments": other}, 10_000)
+    rules = Rules(ignore=[difference.pointer for difference in found])
+    then, now = ({"name": "tool", "arguments": item} for item in (one, other))
+    assert differences(rules.essence("tools/call", then), rules.essence("tools/call", now)) == []
 
 
 @contextmanager
@@ -490,6 +504,7 @@ def test_a_damaged_file_loads_or_is_refused_with_its_line(kind: str, seed: int) 
 
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@example(3581)
 @given(st.integers(0, 2**32))
 def test_a_damaged_journal_is_recovered_or_refused_with_its_line(kind: str, seed: int) -> None:
     content = damage(JOURNAL, kind, random.Random(seed))

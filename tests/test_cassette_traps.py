@@ -8,8 +8,10 @@ or is refused.
 
 from __future__ import annotations
 
+import ast
 import json
 import random
+import re
 import socket
 import subprocess
 import sys
@@ -39,6 +41,7 @@ from mcp_intercept.errors import (
     CassetteFormatError,
     CassetteMissError,
     CassetteWarning,
+    InterceptError,
     SessionStateError,
 )
 from mcp_intercept.recording.lines import json_schema
@@ -639,11 +642,15 @@ async def test_a_real_server_that_is_killed_mid_call_dies_again_at_replay(tmp_pa
     command = [sys.executable, str(Path(__file__).parent / "misbehaving.py"), "killed"]
     ends: list[str] = []
     for mode in each("once", "none"):
-        with use_cassette(path, mode=mode):
+        with use_cassette(path, mode=mode, unused="fail"):
             with anyio.fail_after(60):
                 async with connect(command) as session:
                     ends.append(await said(session.call_tool("bad", {})))
+                    # It is not sent, and so it is nothing that a replay could miss.
+                    with pytest.raises((Error, anyio.ClosedResourceError)):
+                        await session.call_tool("bad", {})
     assert ends == ["-32000: Connection closed"] * 2
+    assert [line["request"] for line in lines_of(path) if "request" in line].count("tools/call") == 1
 
 
 # What a recording has in it, whoever recorded it: the cassettes in the repository replay on either line.
@@ -893,6 +900,312 @@ async def test_verify_fails_on_drift_and_writes_nothing(tmp_path: Path) -> None:
     assert [drift.n for drift in failed.value.drifts] == [3, 0]
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
+async def once_and_now(path: Path, then: Frame, now: Frame, **options: Any) -> None:
+    """A call that is answered with `then` when it is recorded, and with `now` when it is verified."""
+    for mode, answer in zip(each("rewrite", "verify"), (then, now), strict=True):
+        with use_cassette(path, mode=mode, **options) as cassette:
+            async with taped(cassette) as (session, server):
+                if "content" in answer:
+                    server.answers["tools/call"] = partial(answering, answer)
+                else:
+                    server.answers["tools/call"] = partial(refusing, server, **answer)
+                await said(call_plainly(session, "bill", {"of": "Ada"}))
+
+
+async def answering(answer: Frame, frame: Frame) -> Frame:
+    return answer
+
+
+async def refusing(server: WireServer, frame: Frame, *, code: int, message: str) -> None:
+    await server.refuse(frame["id"], code, message)
+
+
+def bill(made: str, **more: Any) -> Frame:
+    """What a server says that gives its structured content as a text, too."""
+    structured = {"customer": "Ada Lovelace, London", "month": "2025-01", "total": 42, "made": made, **more}
+    return {"content": [{"type": "text", "text": json.dumps(structured, indent=1)}], "structuredContent": structured}
+
+
+def pasted(report: str, option: str) -> Any:
+    """What a report says to give as an option."""
+    found = re.search(rf"may differ: {option}=(.*?)(, and so on)?$", report, re.MULTILINE)
+    return found and ast.literal_eval(found[1])
+
+
+async def test_a_drift_tells_where_long_texts_differ_and_what_to_give_if_they_may(tmp_path: Path) -> None:
+    path = tmp_path / "bill.mcp.jsonl"
+    with pytest.raises(CassetteDriftError) as failed:
+        await once_and_now(path, bill("10:15"), bill("10:16"))
+    assert str(failed.value).splitlines() == [
+        f"{path} is no longer what happens: 1 difference.",
+        "",
+        "#3 tools/call bill (server w)",
+        r"    /result/content/0/text: recorded …, London\",\n \"month\": \"2025-01\",\n \"total\": 42,\n \"made\": "
+        r'\"10:15\"\n}", now …, London\",\n \"month\": \"2025-01\",\n \"total\": 42,\n \"made\": \"10:16\"\n}"',
+        '    /result/structuredContent/made: recorded "10:15", now "10:16"',
+        "  way out   record again with mode='rewrite'; if they may differ: "
+        "ignore_results={'bill': ['/result/content/0/text', '/result/structuredContent/made']}",
+    ]
+    await once_and_now(path, bill("10:15"), bill("10:16"), ignore_results=pasted(str(failed.value), "ignore_results"))
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ["made"],
+        {"bill": ["made"]},
+        {"tools/call": ["made"]},
+        {"bill": ["/made"]},
+        ["/structuredContent/made"],
+        ["/result/structuredContent/made"],
+        ["/structuredContent"],
+        "*",
+    ],
+)
+async def test_what_may_differ_in_results_goes_by_names_pointers_and_what_a_report_shows(
+    tmp_path: Path, ignored: Any
+) -> None:
+    def made(when: int, whose: str = "Ada") -> Frame:
+        return {"content": [], "structuredContent": {"made": when, "of": {"made": whose}}}
+
+    path = tmp_path / "bill.mcp.jsonl"
+    await once_and_now(path, made(1), made(2), ignore_results=ignored)
+    with pytest.raises(CassetteDriftError) if "made" in str(ignored) else nullcontext():
+        await once_and_now(path, made(1), made(2, "Bob"), ignore_results=ignored)  # of the same name, but elsewhere
+
+
+THINGS: Frame = {"content": [], "structuredContent": {"result": [{"id": 1}, {"id": 2}], "by": {"a": {"id": 1}}}}
+FEWER: Frame = {"content": [], "structuredContent": {"result": [], "by": {"a": {"id": 2}}}}
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "ignored"),
+    [
+        (THINGS, FEWER, ["result", "/by/a/id"]),
+        (THINGS, FEWER, ["/structuredContent/result/*", "by"]),
+        (THINGS, FEWER, ["/result/structuredContent/result/0", "/structuredContent/result/1", "by"]),
+        ({"code": 5, "message": "at 10:15"}, {"code": 5, "message": "at 10:16"}, ["/error/message"]),
+    ],
+)
+async def test_lists_and_errors_may_differ_too(tmp_path: Path, then: Frame, now: Frame, ignored: list[str]) -> None:
+    path = tmp_path / "bill.mcp.jsonl"
+    await once_and_now(path, then, now, ignore_results=ignored)
+    with pytest.raises(CassetteDriftError) as failed:
+        await once_and_now(path, then, now)
+    await once_and_now(path, then, now, ignore_results=pasted(str(failed.value), "ignore_results"))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "ignored", "more"),
+    [
+        ({"content": []}, {"code": 5, "message": "no"}, None, ""),
+        (bill("", **{"k" * 201: 1}), bill("", **{"k" * 201: 2}), None, ""),
+        (
+            bill("", **{f"k{n}": n for n in range(9)}),
+            bill("", **{f"k{n}": -1 - n for n in range(9)}),
+            {"bill": ["/result/content/0/text", *(f"/result/structuredContent/k{n}" for n in range(4))]},
+            ", and so on",
+        ),
+    ],
+)
+async def test_what_cannot_be_ignored_or_is_too_much_is_not_proposed_as_a_whole(
+    tmp_path: Path, then: Frame, now: Frame, ignored: Any, more: str
+) -> None:
+    with pytest.raises(CassetteDriftError) as failed:
+        await once_and_now(tmp_path / "bill.mcp.jsonl", then, now)
+    last = str(failed.value).splitlines()[-1]
+    assert last.startswith("  way out   record again with mode='rewrite'")
+    assert pasted(last, "ignore_results") == ignored
+    assert last.endswith(more or "'rewrite'")
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "told"),
+    [
+        ("a" * 78, "a" * 77 + "b", (f'"{"a" * 78}"', f'"{"a" * 77}b"')),
+        ("a" * 79, "b" * 79, (f'"{"a" * 79}…', f'"{"b" * 79}…')),
+        (f"{'a' * 500}x{'b' * 500}", f"{'a' * 500}y", (f"…{'a' * 26}x{'b' * 53}…", f'…{"a" * 26}y"')),
+        ("a" * 500, "a" * 60, (f"…{'a' * 80}…", f'"{"a" * 60}"')),
+        (f"{'a' * 500}x", f"{'a' * 500}yz", (f'…{"a" * 77}x"', f'…{"a" * 77}yz"')),
+        ("\n" * 500 + "x" * 99, "\n" * 500 + "y" * 99, (rf"…{chr(92)}n" + r"\n" * 12 + "x" * 54 + "…", None)),
+        ("a" * 500 + "\x1b[31m\u202e", "a" * 500 + "\x9b\u202e", (None, None)),
+        ({"a" * 500: [1]}, "a" * 500, ('{"' + "a" * 78 + "…", '"' + "a" * 79 + "…")),
+    ],
+)
+async def test_of_long_values_the_part_is_shown_in_which_they_differ(
+    tmp_path: Path, then: Any, now: Any, told: tuple[str | None, str | None]
+) -> None:
+    path = tmp_path / "long.mcp.jsonl"
+    with pytest.raises(CassetteDriftError) as failed:
+        await once_and_now(path, *({"content": [], "structuredContent": {"v": [value]}} for value in (then, now)))
+    [difference] = failed.value.drifts[0].differences
+    assert difference.pointer == "/result/structuredContent/v/0"
+    shown = (difference.recorded, difference.found)
+    assert shown == tuple(one or other for one, other in zip(told, shown, strict=True))
+    assert len(set(shown)) == 2
+    assert all(text.isprintable() and len(text) <= 1000 for text in shown)
+
+
+async def test_a_report_can_be_printed_whatever_things_are_called(tmp_path: Path) -> None:
+    then, now = (bill("", **{"\x1b[31m" + "k" * 1000: n}) for n in (1, 2))
+    with pytest.raises(CassetteDriftError) as failed:
+        await once_and_now(tmp_path / "bill.mcp.jsonl", then, now)
+    lines = str(failed.value).splitlines()
+    assert all(line.isprintable() and len(line) < 1000 for line in lines)
+    assert any(r"/result/structuredContent/\x1b[31mkkk" in line for line in lines)
+
+
+async def test_a_request_of_which_nothing_is_known_is_to_be_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "verify.mcp.jsonl"
+    await record_one(path, n=1)
+    with pytest.raises(CassetteDriftError) as failed:
+        with use_cassette(path, mode="verify") as cassette:
+            async with taped(cassette) as (session, _server):
+                await call_plainly(session, "tool", {"n": 2})
+    assert str(failed.value.drifts[0]).splitlines() == [
+        "not in the cassette: tools/call tool (server w)",
+        '    (whole): recorded (nothing), now {"name": "tool", "arguments": {"n": 2}}',
+        "  way out   record what is new with mode='new_episodes', or all again with 'rewrite'",
+    ]
+
+
+AT_OSLO: dict[str, Any] = {"place": {"lat": 1, "a/b": [1, 2]}, "a~b": 1}
+ELSEWHERE: dict[str, Any] = {"place": {"lat": 2, "a/b": [3, 4]}, "a~b": 2}
+
+
+@pytest.mark.parametrize(
+    "ignored",
+    [
+        ["place", "a~b"],
+        ["/arguments/place", "/a~0b"],
+        {"tool": ["/place"], "tools/call": ["/arguments/a~0b"]},
+        ["/arguments"],
+        ["/place/*", "a~b"],
+        None,
+    ],
+)
+async def test_what_may_differ_in_arguments_goes_by_the_same(tmp_path: Path, ignored: Any) -> None:
+    path = tmp_path / "lat.mcp.jsonl"
+    await record_one(path, **AT_OSLO)
+
+    async def ask(**options: Any) -> None:
+        with use_cassette(path, mode="none", **options) as cassette:
+            async with untaped(cassette) as session:
+                await said(call_plainly(session, "tool", ELSEWHERE))
+
+    if ignored is None:
+        with pytest.raises(CassetteMissError) as failed:
+            await ask()
+        ignored = pasted(str(failed.value), "ignore")
+        assert ignored == ["/place/lat", "/place/a~1b/0", "/place/a~1b/1", "/a~0b"]
+    await ask(ignore=ignored)
+
+
+async def test_what_is_completed_may_differ_and_a_resource_goes_by_its_uri(tmp_path: Path) -> None:
+    path = tmp_path / "complete.mcp.jsonl"
+
+    async def ask(session: Any, value: str) -> None:
+        reference: Any = T.PromptReference(type="ref/prompt", name="greet")
+        await session.complete(reference, {"name": "who", "value": value})
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["completion/complete"] = partial(answering, {"completion": {"values": []}})
+            server.answers["resources/read"] = partial(answering, {"contents": [{"uri": "a://b", "text": "then"}]})
+            await ask(session, "A")
+            await session.read_resource("a://b")
+    with pytest.raises(CassetteMissError) as failed:
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                with pytest.raises(Error):
+                    await ask(session, "B")
+    assert pasted(str(failed.value), "ignore") == ["/argument/value"]
+    for ignored in (["/argument/value"], ["value"], ["/argument"]):
+        with use_cassette(path, mode="none", ignore=ignored) as cassette:
+            async with untaped(cassette) as session:
+                await ask(session, "B")
+    with use_cassette(path, mode="verify", ignore_results={"a://b": ["/result/contents/0/text"]}) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["resources/read"] = partial(answering, {"contents": [{"uri": "a://b", "text": "now"}]})
+            await session.read_resource("a://b")
+
+
+async def test_where_there_are_no_arguments_it_is_the_params_that_may_differ(tmp_path: Path) -> None:
+    path = tmp_path / "page.mcp.jsonl"
+
+    async def page(session: Any, cursor: str) -> None:
+        message = T.ListPromptsRequest.model_validate({"method": "prompts/list", "params": {"cursor": cursor}})
+        await session.send_request(T.ClientRequest(message) if LINE_1 else message, T.ListPromptsResult)
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["prompts/list"] = partial(answering, {"prompts": []})
+            await page(session, "then")
+    with pytest.raises(CassetteMissError) as failed:
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                with pytest.raises(Error):
+                    await page(session, "now")
+    assert pasted(str(failed.value), "ignore") == ["cursor"]
+    for ignored in (["cursor"], ["/cursor"], {"prompts/list": "*"}):
+        with use_cassette(path, mode="none", ignore=ignored) as cassette:
+            async with untaped(cassette) as session:
+                await page(session, "now")
+
+
+async def test_what_somebody_fills_in_may_differ_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "form.mcp.jsonl"
+    form = {"type": "object", "properties": {"n": {"type": "integer"}}}
+
+    async def use(transport: Any, n: int) -> None:
+        async def fill(*_: Any) -> Any:
+            return T.ElicitResult(action="accept", content={"n": n})
+
+        async with session_over(transport, elicitation_callback=fill) as session:
+            await call_plainly(session, "tool", {})
+
+    with use_cassette(path) as cassette:
+        async with wire() as (streams, server):
+
+            async def asks(frame: Frame) -> Frame:
+                await server.ask("elicitation/create", {"message": "?", "requestedSchema": form})
+                return {"content": []}
+
+            server.answers["tools/call"] = asks
+            await use(cassette.transport(streams, server="w"), 1)
+    with pytest.raises(CassetteMissError) as failed:
+        with use_cassette(path, mode="none") as cassette:
+            await use(cassette.transport(unreachable(), server="w"), 2)
+    ignored = pasted(str(failed.value), "ignore_results")
+    assert ignored == {"elicitation/create": ["/content/n"]}
+    for may_differ in (ignored, ["n"], {"elicitation/create": ["/result/content/n"]}):
+        with use_cassette(path, mode="none", ignore_results=may_differ) as cassette:
+            await use(cassette.transport(unreachable(), server="w"), 2)
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        (["place/lat"], "'place/lat' is neither a name nor a JSON pointer such as '/place/lat'"),
+        (["$.lat"], "'$.lat' is neither a name nor a JSON pointer such as '/place/lat'"),
+        (["*"], "'*' means all in place of a list, and nothing in one; write '*', not ['*']"),
+        ("", "must be a list of names or JSON pointers, or '*', not ''"),
+        ({"tool": {"place": ["lat"]}}, "['tool'] must be a list of names or JSON pointers, or '*', not {'place':"),
+    ],
+)
+@pytest.mark.parametrize("option", ["ignore", "ignore_results"])
+def test_what_would_never_be_found_is_refused(tmp_path: Path, option: Any, places: Any, said: str) -> None:
+    with pytest.raises(InterceptError, match=f"{option}.*{re.escape(said)}"):
+        use_cassette(tmp_path / "x.mcp.jsonl", **{option: places})
+
+
+@pytest.mark.parametrize("place", ["/result/0/made", "/result/*/made"])
+def test_a_result_is_no_list(tmp_path: Path, place: str) -> None:
+    with pytest.raises(InterceptError, match=re.escape(f"perhaps '/structuredContent{place}' is meant")):
+        use_cassette(tmp_path / "x.mcp.jsonl", ignore_results=[place])
+    use_cassette(tmp_path / "x.mcp.jsonl", ignore=[place])  # as an argument may be one, and have this name
 
 
 async def test_verify_does_not_pass_what_it_could_not_compare(tmp_path: Path) -> None:

@@ -341,6 +341,7 @@ async def test_what_is_no_server_is_refused_with_the_way_out(server: Any) -> Non
     assert caught.value.target is server
     assert isinstance(caught.value, TypeError)
     assert "server.py" not in str(caught.value)
+    assert ("an empty list" in str(caught.value)) == (server == [])
 
 
 async def test_a_session_is_not_connected_to() -> None:

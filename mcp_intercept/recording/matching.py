@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias, cast, get_args
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, InterceptError
+from mcp_intercept.recording.interactions import name_in
 from mcp_intercept.recording.looks import is_placeholder
 from mcp_intercept.recording.stored import ANY, REGEX, SUBSET, Literally
 from mcp_intercept.recording.values import ABSENT, Json, is_array, is_object, parts_of_pointer, pointer_to
@@ -27,12 +28,16 @@ Order: TypeAlias = Literal["any", "tool", "strict"]
 """
 
 Ignore: TypeAlias = "Collection[str] | Mapping[str, Collection[str] | str]"
-"""What does not count: names or JSON pointers within the arguments, of all calls or by tool, prompt or method."""
+"""What does not count: names or JSON pointers, of all calls or by tool, prompt, resource or method.
+
+They lead from the arguments, or the result; a pointer also from where a report begins: `/arguments/...`, `/result/...`.
+"""
 
 Normalize: TypeAlias = "Callable[[str, dict[str, Any]], dict[str, Any]]"
 """`(method, params) -> params`, with which both sides are compared."""
 
-_Paths: TypeAlias = "dict[str, tuple[tuple[str, ...], ...]]"
+_Path: TypeAlias = tuple[str, ...]
+_PathsByName: TypeAlias = dict[str, tuple[_Path, ...]]
 
 HANDSHAKES: Final = frozenset({"initialize", "server/discover"})
 REPEATED: Final = HANDSHAKES | {
@@ -45,9 +50,14 @@ REPEATED: Final = HANDSHAKES | {
 }
 """Methods whose last answer goes on being given: asking again changes nothing."""
 
-_WITH_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
+WITH_ARGUMENTS: Final = frozenset({"tools/call", "prompts/get"})
+"""Methods whose params are little else than arguments."""
+
 _UNCOMPARED: Final = HANDSHAKES | {"ping"}
 _ALL = "*"
+
+# In which a result has what is not MCP's: of a tool, and of a form that somebody has filled in.
+_CONTENTS: Final = ("structuredContent", "content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +67,12 @@ class Difference:
     pointer: str
     """The place, as a JSON pointer (RFC 6901)."""
     recorded: str
-    """What the cassette has there, as JSON, cut short; `"(absent)"` if nothing."""
+    """What the cassette has there, as JSON; if it is long, of that where they differ. `"(absent)"` if nothing."""
     found: str
     """What was found instead."""
 
     def __str__(self) -> str:
-        return f"{self.pointer or '(whole)'}: recorded {self.recorded}, now {self.found}"
+        return f"{_cut(self.pointer, 400) or '(whole)'}: recorded {self.recorded}, now {self.found}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +82,16 @@ class Rules:
     ignore: Ignore = ()
     """What does not count: `["date"]` for all, `{"forecast": ["date", "/place/lat"], "roots/list": "*"}` by name."""
     ignore_results: Ignore = ()
-    """The same within results, where these are compared: of live servers (`verify`), and the client's answers."""
+    """The same of results, where these are compared: of live servers (`verify`), and the client's answers.
+
+    They lead from the result or from its structured content, and `/error/message` from an error.
+    """
     normalize: Normalize | None = None
     """What both sides go through first."""
     order: Order = "any"
     """In what order answers are given."""
-    _requests: _Paths = field(init=False, repr=False, compare=False)
-    _results: _Paths = field(init=False, repr=False, compare=False)
+    _requests: _PathsByName = field(init=False, repr=False, compare=False)
+    _results: _PathsByName = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.order not in get_args(Order):
@@ -103,17 +116,21 @@ class Rules:
         }
         if self.normalize is not None:
             kept = self._normalized(self.normalize, method, kept)
-        name = kept.get("name")
-        paths = self._paths_of(method, name if isinstance(name, str) else None)
+        paths = _paths_of(self._requests, method, name_in(method, kept))
         if not paths:
             return kept
         inside = "arguments" if "arguments" in kept else "argument" if "argument" in kept else None
-        if inside is None:
-            return kept if method in _WITH_ARGUMENTS else without(kept, paths)
-        left = without(kept[inside], paths)
-        stripped = {**kept, inside: left}
-        if not left and inside == "arguments":
-            del stripped[inside]
+        if inside is None and method not in WITH_ARGUMENTS:
+            stripped: dict[str, Any] = without(kept, paths)
+            return stripped
+        # A report names what is beside the arguments, too; there, a single name would be that of an argument.
+        beside = tuple(path for path in paths if len(path) > 1 and path[0] != inside)
+        stripped = {**without(kept, beside)}
+        if inside is not None:
+            all_of_it = ((),) if (inside,) in paths else ()
+            stripped[inside] = without(kept[inside], paths + _below(inside, paths) + all_of_it)
+        if not stripped.get("arguments", True):
+            del stripped["arguments"]
         return stripped
 
     @staticmethod
@@ -126,69 +143,108 @@ class Rules:
             raise CassetteError(f"normalize must return params, a dict, not {type(normalized).__name__}")
         return normalized
 
-    def answer(self, about: str, result: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, method: str, result: dict[str, Any], name: str | None = None) -> dict[str, Any]:
         """What counts of a result, where it is compared.
 
         Args:
-            about: The tool, prompt or resource that it is the result of, or the method.
+            method: The method that it is the result of.
             result: The result.
+            name: The tool, prompt or resource that it is the result of, if any.
         """
         kept = {key: value for key, value in result.items() if key != "_meta"}
-        counted: dict[str, Any] = without(kept, self._results.get(_ALL, ()) + self._results.get(about, ()))
+        paths = _paths_of(self._results, method, name)
+        inside = tuple(path for path in paths if not _is_of_the_whole(path))
+        for key in _CONTENTS:
+            if is_object(kept.get(key)):
+                kept[key] = without(kept[key], inside)
+        counted: dict[str, Any] = without(kept, paths + _below("result", paths))
         return counted
 
-    def _paths_of(self, method: str, name: str | None) -> tuple[tuple[str, ...], ...]:
-        by_name = self._requests
-        if not by_name:
-            return ()
-        named = by_name.get(name, ()) if name else ()
-        return by_name.get(_ALL, ()) + by_name.get(method, ()) + named
+    def refusal(self, method: str, error: dict[str, Any], name: str | None = None) -> dict[str, Any]:
+        """What counts of a JSON-RPC error, where it is compared; the rest is as in `answer()`."""
+        counted: dict[str, Any] = without(error, _below("error", _paths_of(self._results, method, name)))
+        return counted
 
 
-def _paths_by_name(option: str, ignore: Any) -> _Paths:
+def _paths_of(by_name: _PathsByName, method: str, name: str | None) -> tuple[_Path, ...]:
+    if not by_name:
+        return ()
+    named = by_name.get(name, ()) if name else ()
+    return by_name.get(_ALL, ()) + by_name.get(method, ()) + named
+
+
+def _is_of_the_whole(path: _Path) -> bool:
+    """Whether it leads from the result, or from where a report begins, and so not from what is in `_CONTENTS`."""
+    head = path[0] if path else ""
+    return head in _CONTENTS or (len(path) > 1 and head in ("result", "error"))
+
+
+def _below(head: str, paths: tuple[_Path, ...]) -> tuple[_Path, ...]:
+    """How those that begin with `head` go on."""
+    return tuple(path[1:] for path in paths if len(path) > 1 and path[0] == head)
+
+
+def _paths_by_name(option: str, ignore: Any) -> _PathsByName:
     by_name = cast("Mapping[str, Any]", ignore if isinstance(ignore, Mapping) else {_ALL: ignore})
     for name in by_name:
         if type(name) is not str:
             raise InterceptError(f"{option} goes by the names of tools, prompts or methods, not by {name!r}")
-    return {name: _paths(option, name, places) for name, places in by_name.items() if places}
+    return {name: _paths(option, name, places) for name, places in by_name.items() if places or places == ""}
 
 
-def _paths(option: str, name: str, places: Any) -> tuple[tuple[str, ...], ...]:
+def _paths(option: str, name: str, places: Any) -> tuple[_Path, ...]:
     if places == _ALL:
         return ((),)
-    if isinstance(places, str) or not isinstance(places, Collection):
+    if isinstance(places, (str, Mapping)) or not isinstance(places, Collection):
         where = option if name == _ALL else f"{option}[{name!r}]"
         raise InterceptError(f"{where} must be a list of names or JSON pointers, or '*', not {places!r}")
     return tuple(_path(option, place) for place in places)  # pyright: ignore[reportUnknownVariableType]
 
 
-def _path(option: str, place: Any) -> tuple[str, ...]:
+def _path(option: str, place: Any) -> _Path:
     if not isinstance(place, str) or not place:
         raise InterceptError(f"{option} must be made of names and JSON pointers, not {place!r}")
+    if place == _ALL:
+        raise InterceptError(f"{option}: '*' means all in place of a list, and nothing in one; write '*', not ['*']")
     if not place.startswith("/"):
         if "/" in place or place.startswith("$"):
-            raise InterceptError(f"{option}: {place!r} is neither a name nor a JSON pointer such as '/place/lat'")
+            example = "/place/lat" if place.startswith("$") else f"/{place}"
+            raise InterceptError(f"{option}: {place!r} is neither a name nor a JSON pointer such as {example!r}")
         return (place,)
-    return tuple(parts_of_pointer(place))
+    path = tuple(parts_of_pointer(place))
+    of_list = len(path) > 1 and path[0] == "result" and (path[1] == _ALL or path[1].isdecimal())
+    if option == "ignore_results" and of_list:
+        raise InterceptError(
+            f"{option}: {place!r} leads nowhere, as a result is an object with names; "
+            f"perhaps {f'/structuredContent{place}'!r} is meant"
+        )
+    return path
 
 
-def without(value: Json, paths: tuple[tuple[str, ...], ...]) -> Json:
+def without(value: Json, paths: tuple[_Path, ...]) -> Json:
     """The value without what the paths lead to; it is not changed itself."""
-    for path in paths:
+    # The last first: of a list, what is taken out moves what comes after it.
+    for path in sorted(set(paths), key=_by_place, reverse=True):
         value = _without(value, path)
     return value
 
 
-def _without(value: Json, path: tuple[str, ...]) -> Json:
+def _by_place(path: _Path) -> list[tuple[int, str]]:
+    return [(len(part) if part.isdecimal() else 0, part) for part in path]
+
+
+def _without(value: Json, path: _Path) -> Json:
     if not path:
         return {}
     head, *rest = path
+    if is_object(value) and head == _ALL:
+        return {key: _without(item, tuple(rest)) for key, item in value.items()} if rest else {}
     if is_object(value) and head in value:
         if rest:
             return {**value, head: _without(value[head], tuple(rest))}
         return {key: kept for key, kept in value.items() if key != head}
-    if is_array(value) and rest and head == _ALL:
-        return [_without(item, tuple(rest)) for item in value]
+    if is_array(value) and head == _ALL:
+        return [_without(item, tuple(rest)) for item in value] if rest else []
     if is_array(value) and head.isdecimal() and int(head) < len(value):
         at = int(head)
         return [*value[:at], *([_without(value[at], tuple(rest))] if rest else []), *value[at + 1 :]]
@@ -245,7 +301,7 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
             return
         if kind == REGEX:
             if not isinstance(found, str) or re.fullmatch(recorded[kind], found) is None:
-                places.append(Difference(at, f"a match of /{recorded[kind]}/", shown(found)))
+                places.append(Difference(at, f"a match of /{_cut(str(recorded[kind]), 400)}/", shown(found)))
             return
         if kind == SUBSET:
             _compare(recorded[kind], found, at, True, places, limit)
@@ -262,7 +318,7 @@ def _compare(recorded: Json, found: Json, at: str, subset: bool, places: list[Di
             _compare(before, now, f"{at}/{index}", subset, places, limit)
         return
     if not _equal(recorded, found):
-        places.append(Difference(at, shown(recorded), shown(found)))
+        places.append(Difference(at, *shown_apart(recorded, found)))
 
 
 def _equal(one: Json, other: Json) -> bool:
@@ -306,10 +362,43 @@ def holds_hidden(value: Json) -> bool:
 
 def shown(value: Json, limit: int = 80) -> str:
     """A value as JSON for a report: on one line, control characters escaped, cut short."""
+    return _cut(_text(value), limit)
+
+
+def shown_apart(one: Json, other: Json, limit: int = 80) -> tuple[str, str]:
+    """Two values that differ, each as `shown()` does it; of those that are too long, the part where they differ."""
+    texts = _text(one), _text(other)
+    alike = _alike(*texts)
+    # With something of what is before, and more of it if little comes after.
+    start = 0 if alike < limit * 2 // 3 else max(0, min(alike - limit // 3, max(map(len, texts)) - limit))
+    before = texts[0][:start]
+    start -= (len(before) - len(before.rstrip("\\"))) % 2  # not between a backslash and what it escapes
+    return _cut(texts[0], limit, start), _cut(texts[1], limit, start)
+
+
+def _text(value: Json) -> str:
     if value is ABSENT:
         return "(absent)"
     try:
-        text = json.dumps(value, ensure_ascii=False)
+        return json.dumps(value, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
-        text = f"({type(value).__name__})"
-    return printable(text, limit) + ("…" if len(text) > limit else "")
+        return f"({type(value).__name__})"
+
+
+def _cut(text: str, limit: int, start: int = 0) -> str:
+    if len(text) <= limit:
+        return printable(text, limit)
+    end = start + limit
+    return f"{'…' if start else ''}{printable(text[start:end], limit)}{'…' if end < len(text) else ''}"
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters are the same at the beginning. They may be millions: they are not looked at one by one."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,15 @@ from typing import Any, Final, Literal, TypeAlias
 from mcp_intercept._context import printable
 from mcp_intercept.recording.interactions import title_of
 from mcp_intercept.recording.looks import MARK, is_placeholder
-from mcp_intercept.recording.matching import Difference, shown
+from mcp_intercept.recording.matching import WITH_ARGUMENTS, Difference, shown
 
 MISS_CODE: Final = -31404
 """The JSON-RPC error code of a miss: outside of what JSON-RPC reserves, so that no server or SDK sends it."""
+
+# What is to be pasted: so many places, of so many characters each.
+_MOST_PLACES: Final = 5
+_LONGEST: Final = 200
+_A_NAME: Final = re.compile(r"/[\w.-]+")
 
 Reason: TypeAlias = Literal[
     "no cassette",
@@ -132,35 +138,30 @@ class Miss:
             return "; when it was recorded, the client cancelled it or gave up"
         return ""
 
-    def _option(self, mode: str) -> str:
-        return f" ({self.source.option}{mode})" if self.source.option else ""
-
     def _way_out(self) -> str:
+        option = self.source.option
         if self.reason == "no cassette":
-            return f"record it where the server is, with mode='once'{self._option('once')}, and commit the file"
+            return (
+                f"record it where the server is, with mode='once'{_from_outside(option, 'once')}, and commit the file"
+            )
         if self.elsewhere or self.reason == "unknown server":
             return (
                 "name it as it was then: cassette.transport(..., server=...), connect(..., connection_id=...) "
                 "or use_cassette(..., servers={...})"
             )
-        record = f"record what is new with mode='new_episodes', or all again with 'rewrite'{self._option('...')}"
-        places = [difference.pointer for near in self.nearest[:1] for difference in near.differences]
+        record = _record_what_is_new(option)
+        found = self.nearest[0].differences if self.nearest else ()
         if self.reason == "answer differs":
-            again = f"answer as then, or record again with mode='rewrite'{self._option('rewrite')}"
-            may_differ = f"; if it may differ: ignore_results={{{self.method!r}: [{places[0]!r}]}}"
-            return again if places[0] in ("/result", "/error", "") else again + may_differ
+            return f"answer as then, or {_record_again(option)}{_ignoring_results(self.method, found)}"
         if self.reason == "arguments differ" and any(
-            MARK in difference.recorded or is_placeholder(difference.recorded.strip('"'))
-            for difference in self.nearest[0].differences
+            MARK in difference.recorded or is_placeholder(difference.recorded.strip('"')) for difference in found
         ):
             return (
                 "it was redacted: give the redaction that it was recorded or redacted with, redaction=Redaction(...), "
                 f"and hand the server something under the same names, in env= or headers=; else {record}"
             )
-        if self.reason == "arguments differ" and places:
-            pointer = places[0].removeprefix("/arguments")
-            name = pointer if "/" in pointer[1:] else pointer[1:]
-            return f"{record}; if it may differ: ignore=[{name!r}]" if name else record
+        if self.reason == "arguments differ":
+            return record + _ignoring(self.method, found)
         if self.reason == "out of order":
             return "make the calls in the order of the cassette, or use order='any'"
         return record
@@ -180,11 +181,60 @@ class Drift:
     """The number of the interaction in the cassette; 0 where it has none."""
     differences: tuple[Difference, ...]
     """Where it differs, at most 20 places."""
+    part: Literal["request", "answer"] = "answer"
+    """Which part of it differs: what was asked (`order="tool"`), or what came of it (`mode="verify"`)."""
+    option: str = ""
+    """How the mode can be changed from outside, if it can."""
 
     def __str__(self) -> str:
         where = f"#{self.n} " if self.n else "not in the cassette: "
         title = f"{where}{title_of(self.method, self.name)} (server {printable(self.server)})"
-        return "\n".join([title, *(f"    {difference}" for difference in self.differences)])
+        lines = [title, *(f"    {difference}" for difference in self.differences)]
+        return "\n".join([*lines, f"  way out   {self._way_out()}"])
+
+    def _way_out(self) -> str:
+        if not self.n:
+            return _record_what_is_new(self.option)
+        if self.part == "request":
+            return _record_again(self.option) + _ignoring(self.method, self.differences)
+        about = self.name if self.name and len(self.name) <= _LONGEST else self.method
+        return _record_again(self.option) + _ignoring_results(about, self.differences)
+
+
+def _from_outside(option: str, mode: str) -> str:
+    return f" ({option}{mode})" if option else ""
+
+
+def _record_again(option: str) -> str:
+    return f"record again with mode='rewrite'{_from_outside(option, 'rewrite')}"
+
+
+def _record_what_is_new(option: str) -> str:
+    return f"record what is new with mode='new_episodes', or all again with 'rewrite'{_from_outside(option, '...')}"
+
+
+def _ignoring(method: str, found: Sequence[Difference]) -> str:
+    """How to leave out what differs in a request; nothing if it cannot be."""
+    places: list[str] = []
+    for difference in found:
+        place = difference.pointer.removeprefix("/arguments")
+        if place == difference.pointer and place.count("/") == 1 and method in WITH_ARGUMENTS:
+            return ""  # it is beside the arguments, and would be taken for one of them
+        places.append(place[1:] if _A_NAME.fullmatch(place) else place)
+    return _if_it_may_differ("ignore=", "", places)
+
+
+def _ignoring_results(about: str, found: Sequence[Difference]) -> str:
+    """How to leave out what differs in a result; nothing if it cannot be."""
+    return _if_it_may_differ("ignore_results={" + repr(about) + ": ", "}", [difference.pointer for difference in found])
+
+
+def _if_it_may_differ(before: str, after: str, places: Sequence[str]) -> str:
+    first = places[:_MOST_PLACES]
+    if any(place in ("", "/result", "/error") or len(place) > _LONGEST for place in first):
+        return ""
+    they, more = ("it" if len(places) == 1 else "they"), ", and so on" if len(places) > len(first) else ""
+    return f"; if {they} may differ: {before}{list(first)!r}{after}{more}" if first else ""
 
 
 def report(headline: str, parts: Sequence[object], most: int = 5) -> str:

@@ -140,6 +140,11 @@ class Player:
         self._of_tools: dict[Bucket, deque[int]] = {}
 
     @property
+    def option(self) -> str:
+        """How the mode can be changed from outside, if it can."""
+        return self._source.option
+
+    @property
     def servers(self) -> list[str]:
         """The names of the servers in the cassette."""
         return [] if self.file is None else self.file.servers
@@ -254,7 +259,15 @@ class Player:
                 recorded = self.rules.essence(interaction.method, interaction.params)
                 found = tuple(differences(recorded, essence))
                 self.drifts.append(
-                    Drift(server=bucket[0], method=bucket[1], name=bucket[2], n=interaction.n, differences=found)
+                    Drift(
+                        server=bucket[0],
+                        method=bucket[1],
+                        name=bucket[2],
+                        n=interaction.n,
+                        differences=found,
+                        part="request",
+                        option=self.option,
+                    )
                 )
                 return place
         return None

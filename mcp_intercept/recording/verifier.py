@@ -61,8 +61,17 @@ class Verifier:
             elif method not in HANDSHAKES:
                 essence = player.rules.essence(method, params)
                 missing = Difference("", "(nothing)", shown(essence))
-                name = name_in(method, params)
-                self.drifts.append(Drift(server=server, method=method, name=name, n=0, differences=(missing,)))
+                self.drifts.append(
+                    Drift(
+                        server=server,
+                        method=method,
+                        name=name_in(method, params),
+                        n=0,
+                        differences=(missing,),
+                        part="request",
+                        option=player.option,
+                    )
+                )
 
     def received(self, number: int, frame: Frame) -> None:
         """The client gets a message."""
@@ -88,28 +97,33 @@ class Verifier:
         now = self._essence(interaction, result, None if frame.error is None else player.redactor.error(frame.error))
         found = differences(recorded, now)
         if found:
-            self.drifts.append(
-                Drift(
-                    server=interaction.server,
-                    method=method,
-                    name=interaction.name,
-                    n=interaction.n,
-                    differences=tuple(found),
-                )
+            self._differs(interaction, *found)
+
+    def _differs(self, interaction: Interaction, *found: Difference) -> None:
+        self.drifts.append(
+            Drift(
+                server=interaction.server,
+                method=interaction.method,
+                name=interaction.name,
+                n=interaction.n,
+                differences=found,
+                option=self._player.option,
             )
+        )
 
     def _essence(
         self, interaction: Interaction, result: dict[str, Any] | None, error: dict[str, Any] | None
     ) -> dict[str, Any]:
+        rules, method, name = self._player.rules, interaction.method, interaction.name
         if error is not None:
-            return {"error": error}
+            return {"error": rules.refusal(method, error, name)}
         if result is None:
             return {}
-        if interaction.method in HANDSHAKES:
+        if method in HANDSHAKES:
             result = {key: value for key, value in result.items() if key not in _OF_HANDSHAKES}
         if "requestState" in result:
             result = {**result, "requestState": STATE}
-        return {"result": self._player.rules.answer(interaction.name or interaction.method, result)}
+        return {"result": rules.answer(method, result, name)}
 
     def closed(self, number: int, how: str) -> None:
         """The connection has ended, and not by the client."""
@@ -119,12 +133,4 @@ class Verifier:
                 recorded = self._essence(interaction, interaction.result, interaction.error)
                 gone = Difference("", shown(recorded), f"(closed: {how})")
                 if recorded:
-                    self.drifts.append(
-                        Drift(
-                            server=interaction.server,
-                            method=interaction.method,
-                            name=interaction.name,
-                            n=interaction.n,
-                            differences=(gone,),
-                        )
-                    )
+                    self._differs(interaction, gone)
