@@ -13,8 +13,10 @@ import sys
 import warnings
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -463,6 +465,24 @@ def test_diff_tells_breaking_changes_first_and_fails_on_them(path: Path, capsys:
     assert "no server 'moon'" in refused(capsys, "diff", path, new, "--server", "moon")
 
 
+def test_diff_tells_what_a_model_reads_of_parameters_and_fails_on_none_of_it(path: Path, capsys: Captured) -> None:
+    new = Path("new.mcp.jsonl")
+    find = {"name": "find", "inputSchema": {"type": "object", "properties": {"limit": {"type": "integer"}}}}
+    limited = {"type": "integer", "default": 3, "description": "NEVER more than 2"}
+    owned = {"type": "object", "properties": {"limit": limited, "owner": {"type": "string"}}}
+    write(path, *listing(1, find))
+    write(new, *listing(1, {**find, "inputSchema": owned}))
+    assert cassette("diff", path, new) == 0
+    assert said(capsys).splitlines()[-4:] == [
+        "compatible  tool find at /inputSchema/properties/limit/default: default was nothing, is 3",
+        "compatible  tool find at /inputSchema/properties/limit/description: "
+        'description was nothing, is "NEVER more than 2"',
+        'compatible  tool find at /inputSchema/properties/owner: "owner" is new',
+        "0 breaking changes, 3 compatible",
+    ]
+    assert cassette("diff", path, new, "--fail-on", "compatible") == 1
+
+
 def test_what_fails_can_be_chosen(path: Path, capsys: Captured) -> None:
     titled, other = Path("titled.mcp.jsonl"), Path("other.mcp.jsonl")
     capabilities = HANDSHAKE
@@ -554,6 +574,7 @@ def test_what_needs_a_server_is_refused_without_one(path: Path, capsys: Captured
     write(path, *HANDSHAKE)
     for option in (["--calls"], ["--all-calls"], ["--json"], ["--fail-on", "any"]):
         assert "needs a server to compare with" in refused(capsys, "verify", path, *option)
+    assert "there is no command behind --" in refused(capsys, "verify", path, "--")
     assert "not both" in refused(capsys, "verify", path, "--url", "http://127.0.0.1:9/", "--", "python")
     assert "UnsupportedTargetError" in refused(capsys, "verify", path, "--url", "nonsense")
 
@@ -621,11 +642,18 @@ def test_redact_knows_what_else_is_secret(path: Path, capsys: Captured, monkeypa
     monkeypatch.setenv("CITY", "Copenhagen")
     monkeypatch.setenv("SHORT", "abc")
     write(path, *call(1, code="four", city="to Copenhagen", number="A-123", password="public"))
-    options = ["--key", "code", "--pattern", r"A-\d+", "--env", "CITY", "--env", "SHORT", "--allow", "password"]
+    options = ["--key", "code", "--pattern", r"A-\d+", "--env", "CITY", "--env", "SHORT", "--env", "UNSET"]
+    options += ["--allow", "password"]
     assert cassette("redact", path, *options) == 0
     out, error = capsys.readouterr()
     assert out.startswith("weather.mcp.jsonl: 3 values replaced\nwhat replays it has to redact the same: give use_cass")
-    assert error == "mcp-intercept: the value of SHORT is too short to be looked for\n"
+    unable = (
+        "mcp-intercept: the value of SHORT is too short to be looked for\n"
+        "mcp-intercept: UNSET is not set, so its value is not looked for\n"
+    )
+    assert error == unable
+    cassette("scan", path, "--env", "SHORT", "--env", "UNSET")
+    assert capsys.readouterr().err == unable
     written = path.read_bytes()
     for secret, is_there in ((b"four", False), (b"Copenhagen", False), (b"A-123", False), (b"public", True)):
         assert (secret in written) == is_there
@@ -760,6 +788,8 @@ def test_scan_looks_into_folders_journals_and_what_is_cut_short(path: Path, caps
 
 
 def test_scan_refuses_what_is_no_cassette(path: Path, capsys: Captured) -> None:
+    Path("empty").mkdir()
+    assert "there is no cassette in empty" in refused(capsys, "scan", "empty")
     for content in (b"nonsense\n", b"{}\n", b"[]\n"):
         path.write_bytes(content)
         assert f"{path}, line 1: this is no cassette" in refused(capsys, "scan", path)
@@ -952,7 +982,7 @@ def test_what_is_converted_is_redacted_and_what_is_lost_is_told(
 # --- verify with a server --------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 answers = json.load(open(sys.argv[1]))
 for text in sys.stdin:
     asked = json.loads(text)
@@ -961,14 +991,17 @@ for text in sys.stdin:
         about = params.get("name") or params.get("cursor")
         answer = answers.get(f"{asked['method']} {about}") or answers.get(asked["method"])
         answer = answer or {"error": {"code": -32601, "message": "Method not found"}}
-        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
+        print(os.path.expandvars(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer})), flush=True)
 """
 
 Answers = dict[str, dict[str, Any]]
 
 
 def live(answers: Answers) -> list[str]:
-    """The command of a server that answers like this, by method, or by method and name or cursor."""
+    """The command of a server that answers like this, by method, or by method and name or cursor.
+
+    In what it says, `$NAME` is that variable of its environment.
+    """
     Path("live.py").write_text(SCRIPT)
     Path("answers.json").write_text(json.dumps({"initialize": {"result": HANDSHAKE[1]["result"]}, **answers}))
     return ["--", sys.executable, "live.py", "answers.json"]
@@ -1092,6 +1125,163 @@ def test_a_server_that_cannot_be_talked_to_is_told_in_one_sentence(path: Path, c
     assert error == "mcp-intercept: the server cannot be talked to: ConnectError: All connection attempts failed\n"
 
 
+@pytest.mark.parametrize("command", [["no-such-command-anywhere"], [sys.executable, "-c", ""]])
+def test_nothing_is_said_of_a_file_that_nobody_knows(command: list[str], path: Path) -> None:
+    write(path, *HANDSHAKE)
+    done = subprocess.run([*COMMAND, "verify", path, "--", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    [only] = done.stderr.splitlines()
+    assert only.startswith("mcp-intercept: the server cannot be talked to: ")
+
+
+TOKEN = "tok-9f8e7d6c5b4a"
+
+
+def whoami(text: str) -> Lines:
+    return {"content": [{"type": "text", "text": text}]}
+
+
+def test_verify_hands_variables_to_a_command_and_prints_none_of_them(
+    path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESK_TOKEN", TOKEN)
+    monkeypatch.setenv("NOT_HANDED", TOKEN)
+    recorded = [
+        whoami("I am REDACTED-DESK_TOKEN at prod-eu-1"),
+        whoami("none"),
+        whoami("kept at prod-eu-1"),
+        whoami("$NOT_HANDED"),
+    ]
+    calls = [one for n, result in enumerate(recorded, 4) for one in call(n, f"who{n}", result)]
+    write(path, *HANDSHAKE, *listing(3, tool()), *calls)
+    command = live(
+        {
+            "tools/list": tools(tool(description="Of $DESK_TOKEN at $PLACE")),
+            "tools/call who4": {"result": whoami("I am $DESK_TOKEN at $PLACE")},
+            "tools/call who5": {"error": {"code": 1, "message": "$DESK_TOKEN is not known at $PLACE"}},
+            "tools/call who6": {"result": whoami("gone from $PLACE")},
+            "tools/call": {"result": whoami("$NOT_HANDED")},
+        }
+    )
+    handed = ["--env", "DESK_TOKEN", "--env", "PLACE=prod-eu-1"]
+    assert cassette("verify", path, "--all-calls", *handed, *command) == 1
+    out = said(capsys)
+    assert [one.strip() for one in out.splitlines()] == [
+        'compatible  tool book at /description: description was nothing, is "Of REDACTED-DESK_TOKEN at REDACTED-PLACE"',
+        "changed     #5 -> #5 tools/call who5 (server weather)",
+        f"/result: recorded {json.dumps(whoami('none'))}, now (absent)",
+        '/error: recorded (absent), now {"code": 1, "message": "REDACTED-DESK_TOKEN is not known at REDACTED-PLACE"}',
+        "changed     #6 -> #6 tools/call who6 (server weather)",
+        '/result/content/0/text: recorded "kept at REDACTED-PLACE", now "gone from REDACTED-PLACE"',
+        "0 breaking changes, 1 compatible; 2 calls changed",
+        "4 calls made again",
+    ]
+    assert cassette("verify", path, "--all-calls", "--json", *handed, *command) == 1
+    assert not re.search(f"{TOKEN}|prod-eu-1", said(capsys))
+    refusing = live({"tools/list": {"error": {"code": 1, "message": "$DESK_TOKEN is refused"}}})
+    assert cassette("verify", path, *handed, *refusing) == 1
+    assert "tools/list is refused now: REDACTED-DESK_TOKEN is refused" in said(capsys)
+    silent = live({"initialize": {"error": {"code": 1, "message": "who is $DESK_TOKEN?\nwho?"}}})
+    assert refused(capsys, "verify", path, *handed, *silent).endswith("Error: who is REDACTED-DESK_TOKEN?\n")
+
+
+class Guarded(BaseHTTPRequestHandler):
+    """A server that wants a token, and says what it got."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        if self.headers["authorization"] != f"Bearer {TOKEN}" or self.headers["x-tenant"] != "acme/eu-prod-1":
+            self.answer(401, {"error": "unauthorized"})
+        elif asked["method"] == "initialize":
+            self.answer(200, {"jsonrpc": "2.0", "id": asked["id"], "result": HANDSHAKE[1]["result"]})
+        elif "id" in asked:
+            said = f"For {self.headers['authorization']} at {self.headers['x-tenant'].partition('/')[2]}"
+            listed = {"result": {"tools": [tool(description=said)]}}
+            self.answer(200, {"jsonrpc": "2.0", "id": asked["id"], **listed})
+        else:
+            self.answer(202)
+
+    def do_GET(self) -> None:
+        self.answer(405)
+
+    def answer(self, status: int, body: Any = None) -> None:
+        content = b"" if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as it is called there
+        pass
+
+
+@contextmanager
+def guarded() -> Generator[str, None, None]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as server:
+        thread = Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/mcp"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_verify_hands_headers_to_a_url_and_prints_none_of_them(
+    path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, *HANDSHAKE, *listing(3, tool()))
+    monkeypatch.setenv("TOKEN", f"{TOKEN}\n")
+    monkeypatch.setenv("PLACE", "eu-prod-1")
+    handed = ["--header", "Authorization: Bearer ${TOKEN}", "--header", "X-Tenant:acme/${PLACE}"]
+    with guarded() as url:
+        assert cassette("verify", path, "--url", url, *handed) == 0
+        assert said(capsys).splitlines() == [
+            "compatible  tool book at /description: "
+            'description was nothing, is "For Bearer REDACTED-authorization at REDACTED-PLACE"',
+            "0 breaking changes, 1 compatible",
+        ]
+        assert "cannot be talked to" in refused(capsys, "verify", path, "--url", url, *handed[2:])
+
+
+@pytest.mark.parametrize(
+    ("option", "given", "reason"),
+    [
+        ("--header", "hunter2xyz", "give a header as 'NAME: VALUE'"),
+        ("--header", "Bearer hunter2xyz: x", "give a header as 'NAME: VALUE'"),
+        ("--header", ": hunter2xyz", "give a header as 'NAME: VALUE'"),
+        ("--header", "X-Key:", "the value of X-Key is missing"),
+        ("--header", "X-Key: hunter2xyz\nX-Other: 1", "the value of X-Key is not one line of ASCII"),
+        ("--header", "X-Key: hunter2xyz\u20ac", "the value of X-Key is not one line of ASCII"),
+        ("--header", "X-Key: ${UNSET_TOKEN}hunter2xyz", "the environment variable 'UNSET_TOKEN' is not set, or empty"),
+        ("--header", "X-Key: ${EMPTY_TOKEN}", "the environment variable 'EMPTY_TOKEN' is not set, or empty"),
+        ("--env", "UNSET_TOKEN", "the environment variable 'UNSET_TOKEN' is not set"),
+        ("--env", "hunter2xyz-1", "give the name of an environment variable, or NAME=VALUE"),
+        ("--env", "=hunter2xyz", "give the name of an environment variable, or NAME=VALUE"),
+    ],
+)
+def test_what_cannot_be_handed_is_refused_and_not_shown(
+    option: str, given: str, reason: str, path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNSET_TOKEN", raising=False)
+    monkeypatch.setenv("EMPTY_TOKEN", "")
+    with pytest.raises(SystemExit, match="2"):
+        cassette("verify", path, option, given)
+    error = capsys.readouterr().err
+    assert error.endswith(f"error: argument {option}: {reason}\n")
+    assert "hunter2" not in error
+
+
+def test_what_is_handed_has_to_go_with_the_server(path: Path, capsys: Captured) -> None:
+    write(path, *HANDSHAKE)
+    header, variable = ["--header", "X-Key: a"], ["--env", "KEY=a"]
+    assert "--header goes with --url" in refused(capsys, "verify", path, *header, "--", "python")
+    assert "--env goes with a command" in refused(capsys, "verify", path, *variable, "--url", "http://127.0.0.1:9/")
+    for option in (header, variable):
+        assert f"{option[0]} needs a server to compare with" in refused(capsys, "verify", path, *option)
+
+
 def test_ctrl_c_ends_a_talk_to_a_server_quietly(path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
     async def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -1182,6 +1372,7 @@ def test_serve_reports_what_it_has_no_answer_to(path: Path, monkeypatch: pytest.
     answers, error = exchange(wanted, wanted, path=path, monkeypatch=monkeypatch, capsys=capsys)
     assert [one["error"]["code"] for one in answers] == [-31404, -31404]
     assert error.count("No recorded answer to tools/call book") == 2
+    assert error.count("way out   record it with use_cassette() where the server is, and serve that\n") == 2
     assert 'recorded "Oslo", now "Rome"' in error
 
 

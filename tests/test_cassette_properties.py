@@ -203,8 +203,8 @@ def test_what_a_report_shows_can_be_ignored(one: dict[str, Any], other: dict[str
     assert rules.answer("tools/call", then) == rules.answer("tools/call", now)
     found = differences({"arguments": one}, {"arguments": other}, 10_000)
     rules = Rules(ignore=[difference.pointer for difference in found])
-    then, now = ({"name": "tool", "arguments": item} for item in (one, other))
-    assert differences(rules.essence("tools/call", then), rules.essence("tools/call", now)) == []
+    before, after = (rules.essence("tools/call", {"name": "tool", "arguments": item}) for item in (one, other))
+    assert differences(before, after) == []
 
 
 @contextmanager

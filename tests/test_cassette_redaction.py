@@ -513,6 +513,42 @@ def test_secrets_within_what_a_server_was_handed_are_found_without_the_rest() ->
     assert without.text(said) == said
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: Sommer2026!",
+        "passwd = Winter2027?x",
+        "serve --token=Herbst2028! now",
+        "serve --password Lenz2029!",
+        "<password>Mai2030!</password>",
+        "machine x login ada password Juni2031!",
+        "'db_password' => 'Juli2032!',",
+    ],
+)
+def test_a_password_that_may_be_a_word_is_left_by_who_redacts_and_told_by_who_scans(text: str) -> None:
+    assert DEFAULT.text(text) == text
+    [finding] = scan({"content": [{"type": "text", "text": text}]})
+    assert (finding.where, finding.kind, finding.preview) == ("/content/0/text", "secret by its name", "…")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the password is correct",
+        "password: required, at least eight characters",
+        "token: string",
+        "secret REDACTED-0123abcd",
+        "password=REDACTED",
+        "max_tokens 128000 of 4096k1",
+        "tokens 1234567",
+        "api_key: ${API_KEY_2}",
+        "the year 2026-11-21T10",
+    ],
+)
+def test_what_only_speaks_of_secrets_is_no_finding(text: str) -> None:
+    assert list(scan({"content": [{"type": "text", "text": text}]})) == []
+
+
 def test_the_name_of_a_resource_is_for_people_and_that_of_a_tool_to_call_it_by() -> None:
     redactor = Redactor(Redaction(env=["MY_TOKEN"]), {"MY_TOKEN": "lovelace"})
     name = f"{SHAPES['GitHub']} of lovelace"

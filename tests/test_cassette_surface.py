@@ -260,14 +260,19 @@ def test_a_tool_that_no_longer_says_what_it_gives_breaks() -> None:
         ([{"name": "a"}], [], [("breaking", '"a": it is gone')]),
         ([{"name": "a"}], [{"name": "a", "required": True}], [("breaking", '"a": it is required now')]),
         ([{"name": "a", "required": True}], [{"name": "a"}], [("compatible", '"a": it is not required any more')]),
-        ([{"name": "a"}], [{"name": "a", "title": "A"}], [("compatible", '"a": it is described in another way')]),
+        ([{"name": "a"}], [{"name": "a", "title": "A"}], [("compatible", 'title was nothing, is "A"')]),
+        (
+            [{"name": "a", "description": "One."}],
+            [{"name": "a", "description": "Two.", "required": True}],
+            [("breaking", '"a": it is required now'), ("compatible", 'description was "One.", is "Two."')],
+        ),
         ([{"name": "a"}], [{"name": "a", "required": False}, {"title": "no name"}, 7], []),
     ],
 )
 def test_a_prompt_that_asks_for_more_breaks(old: Json, new: Json, expected: list[tuple[str, str]]) -> None:
     changes = compare(Surface(prompts={"p": {"arguments": old}}), Surface(prompts={"p": {"arguments": new}}))
     assert [(change.kind, change.detail) for change in changes] == expected
-    assert {change.pointer for change in changes} <= {"/arguments/a"}
+    assert {change.pointer for change in changes} <= {"/arguments/a", "/arguments/a/title", "/arguments/a/description"}
 
 
 @pytest.mark.parametrize(
@@ -462,7 +467,7 @@ SAME: list[tuple[Json, Json]] = [
     ({"type": "array", "maxItems": 1, "prefixItems": [STRING]}, {"type": "array", "maxItems": 1, "items": STRING}),
     (
         {"type": "object", "additionalProperties": True},
-        {"type": "object", "additionalProperties": {"description": "any"}},
+        {"type": "object", "additionalProperties": {"$comment": "any"}},
     ),
     (
         {"type": "object", "properties": {"a": STRING}, "additionalProperties": {"type": "string"}},
@@ -514,9 +519,9 @@ def test_the_same_written_in_another_way_breaks_nobody(one: Json, other: Json) -
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ({"required": ["b", "a"]}, {"required": ["a", "b"], "title": "X", "x-mine": 1}),
-        ({"enum": [1, "a"], "description": "d"}, {"enum": ["a", 1.0]}),
-        ({"type": "string"}, {"type": ["string"], "default": "a"}),
+        ({"required": ["b", "a"]}, {"required": ["a", "b"], "$comment": "X", "x-mine": 1}),
+        ({"enum": [1, "a"]}, {"enum": ["a", 1.0]}),
+        ({"type": "string"}, {"type": ["string"]}),
         (
             {"not": {"$ref": "#/$defs/a"}, "$defs": {"a": STRING}},
             {"not": {"$ref": "#/$defs/b"}, "$defs": {"b": STRING}},
@@ -534,9 +539,116 @@ def test_the_same_written_in_another_way_breaks_nobody(one: Json, other: Json) -
         ),
     ],
 )
-def test_another_order_or_description_is_no_other_schema(old: Json, new: Json) -> None:
+def test_another_order_or_way_to_put_it_is_no_other_schema(old: Json, new: Json) -> None:
     changes = compare(with_tool(inputSchema=old), with_tool(inputSchema=new))
     assert told(changes) == [("compatible", "/inputSchema", "it is described in another way, and means the same")]
+
+
+PLACE = {"type": "object", "properties": {"lat": {"type": "number", "default": 0}, "name": STRING}}
+LATER = {"type": "object", "properties": {"lat": {"type": "number", "default": 1}, "name": STRING}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ({"default": 5}, {"default": 3}, {"/default": "default was 5, is 3"}),
+        ({}, {"default": None}, {"/default": "default was nothing, is null"}),
+        ({"default": False}, {}, {"/default": "default was false, is nothing"}),
+        ({"default": True, "x-mine": 1}, {"default": 1, "x-mine": 2}, {"/default": "default was true, is 1"}),
+        (
+            {"description": "At most 5.", "title": "X", "examples": [1], "deprecated": False},
+            {"description": "At most 2.", "title": "Y", "examples": [2], "deprecated": True},
+            {
+                "/description": 'description was "At most 5.", is "At most 2."',
+                "/title": 'title was "X", is "Y"',
+                "/examples": "examples was [1], is [2]",
+                "/deprecated": "deprecated was false, is true",
+            },
+        ),
+        # Wherever it is said.
+        (PLACE, LATER, {"/properties/lat/default": "default was 0, is 1"}),
+        ({"items": PLACE}, {"items": LATER}, {"/items/properties/lat/default": "default was 0, is 1"}),
+        (
+            {"prefixItems": [STRING, {"default": 1}]},
+            {"prefixItems": [STRING, {"default": 2}]},
+            {"/prefixItems/1/default": "default was 1, is 2"},
+        ),
+        (
+            {"additionalProperties": {"title": "X"}},
+            {"additionalProperties": {}},
+            {"/additionalProperties/title": 'title was "X", is nothing'},
+        ),
+        ({"allOf": [{}, {"title": "X"}]}, {"title": "Y", "allOf": [{}]}, {"/title": 'title was "X", is "Y"'}),
+        (
+            {"anyOf": [PLACE, NULL], "default": 1},
+            {"anyOf": [NULL, LATER], "default": 1},
+            {"/anyOf/1/properties/lat/default": "default was 0, is 1"},
+        ),
+        (PLACE, {"anyOf": [LATER, NULL]}, {"/anyOf/0/properties/lat/default": "default was 0, is 1"}),
+        (
+            {"oneOf": [{"const": "a", "title": "A"}, {"const": "b", "title": "B"}, {"const": "c", "title": "C"}]},
+            {"oneOf": [{"const": "b", "title": "Bee"}, {"const": "a", "title": "A"}, {"const": "d", "title": "D"}]},
+            {"/oneOf/0/title": 'title was "B", is "Bee"', "/oneOf/2/title": 'title was "C", is "D"'},
+        ),
+        (
+            {"anyOf": [{**STRING, "title": "A"}, {**STRING, "title": "B"}]},
+            {"anyOf": [{**STRING, "title": "A"}, {**STRING, "title": "C"}, {**INTEGER, "title": "D"}]},
+            {"/anyOf/1/title": 'title was "B", is "C"'},
+        ),
+        # What is new or gone is so with all that describes it.
+        ({"properties": {"a": {"default": 1}}}, {"properties": {"b": {"default": 2}}}, {}),
+    ],
+)
+def test_what_describes_a_value_breaks_nobody_and_is_told(old: Json, new: Json, expected: dict[str, str]) -> None:
+    for changes in (takes(old, new), gives(old, new)):
+        said = {where: (kind, detail) for kind, where, detail in changes if where.rpartition("/")[2] in DESCRIBING}
+        assert said == {where: ("compatible", detail) for where, detail in expected.items()}
+        assert not [detail for _, _, detail in changes if "means the same" in detail]
+
+
+DESCRIBING = {"default", "description", "title", "examples", "deprecated"}
+
+
+def test_what_describes_a_value_is_told_beside_what_breaks() -> None:
+    old, new = {"type": "integer", "default": 5, "minimum": 0}, {"type": "integer", "default": 3, "minimum": 1}
+    assert takes(old, new) == [
+        ("compatible", "/default", "default was 5, is 3"),
+        ("breaking", "/minimum", "minimum was 0, is 1"),
+    ]
+    assert takes({"enum": ["a", "a"], "title": "A"}, {"const": "a", "title": "B"}) == [
+        ("compatible", "/inputSchema", "it is written in another way, and accepts the same"),
+        ("compatible", "/title", 'title was "A", is "B"'),
+    ]
+
+
+def test_what_is_within_a_schema_that_several_refer_to_is_told_once() -> None:
+    def referring(name: str, default: int) -> Surface:
+        reference = {"$ref": f"#/$defs/{name}"}
+        node = {"type": "object", "properties": {"left": reference, "depth": {"default": default}}}
+        return with_tool(inputSchema={"properties": {"a": reference, "b": {**reference}}, "$defs": {name: node}})
+
+    assert told(compare(referring("node", 1), referring("tree", 2))) == [
+        ("compatible", "/inputSchema/properties/a/properties/depth/default", "default was 1, is 2")
+    ]
+
+
+def test_long_descriptions_are_shown_where_they_differ() -> None:
+    one, other = (f"{'The city, as it is called there. ' * 9}At most {most} days." for most in (7, 3))
+    [(_, _, detail)] = takes({"description": one}, {"description": other})
+    assert "At most 7 days." in detail
+    assert "At most 3 days." in detail
+
+
+def test_descriptions_that_take_too_long_to_compare_are_told_of() -> None:
+    def build(schema: Json) -> Json:
+        for _ in range(80):
+            schema = {"anyOf": [schema, *({"const": each} for each in range(10))]}
+        return {"properties": {"a": schema}}
+
+    changes = compare(with_tool(inputSchema=build({"title": "A"})), with_tool(inputSchema=build({"title": "B"})))
+    assert told(changes) == [
+        ("compatible", "/inputSchema", "it is too large; not all that describes it is compared"),
+    ]
 
 
 UNJUDGED: list[tuple[Json, Json, str]] = [

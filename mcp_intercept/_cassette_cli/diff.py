@@ -137,7 +137,7 @@ def _essence(interaction: Interaction) -> dict[str, Any]:
         if not TERMINAL.isdisjoint(told):
             where = "after"
             if "result" in told:
-                told["result"] = _RULES.answer(interaction.name or interaction.method, told["result"])
+                told["result"] = _RULES.answer(interaction.method, told["result"])
             essence.update(told)
         else:
             essence.setdefault(where, []).append(told)

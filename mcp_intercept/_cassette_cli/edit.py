@@ -19,6 +19,7 @@ from mcp_intercept._cassette_cli.lines import (
     counted,
     opened_for_change,
     plain,
+    redactor_of,
     say,
 )
 from mcp_intercept._context import printable
@@ -108,9 +109,7 @@ def redact(path: Path, output: Path | None, redaction: Redaction, *, dry_run: bo
         The exit code.
     """
     target = output or path
-    redactor = Redactor(redaction)
-    for name in redactor.too_short:
-        sys.stderr.write(f"mcp-intercept: the value of {name} is too short to be looked for\n")
+    redactor = redactor_of(redaction)
     with opened_for_change(path) as file:
         old, new = SideFiles(path), _Unwritten(target) if dry_run else SideFiles(target)
         if not dry_run:

@@ -15,6 +15,7 @@ from mcp_intercept.recording.eras import is_question
 from mcp_intercept.recording.interactions import Interaction
 from mcp_intercept.recording.journal import is_locked, journal_of
 from mcp_intercept.recording.lines import json_schema
+from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile
 from mcp_intercept.recording.stored import FILE, LITERAL, SideFiles, files_in
 from mcp_intercept.recording.values import decode, is_array, is_object
@@ -52,6 +53,16 @@ def opened_for_change(path: Path) -> Generator[CassetteFile, None, None]:
         if journal.exists() and is_locked(journal):
             raise CassetteLockedError(f"{path} is being recorded; let the recording end first", path=path)
         yield file
+
+
+def redactor_of(redaction: Redaction) -> Redactor:
+    """What looks for secrets, after telling what it cannot look for."""
+    redactor = Redactor(redaction)
+    for name in redactor.too_short:
+        sys.stderr.write(f"mcp-intercept: the value of {name} is too short to be looked for\n")
+    for name in redactor.without_value:
+        sys.stderr.write(f"mcp-intercept: {name} is not set, so its value is not looked for\n")
+    return redactor
 
 
 def server_in(file: CassetteFile, name: str | None) -> str:

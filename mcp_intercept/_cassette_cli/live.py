@@ -5,7 +5,10 @@ What the server says is recorded like any other session, into a file that is thr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
@@ -19,13 +22,15 @@ from mcp_intercept._cassette_cli.lines import TERMINAL, counted, opened, say, se
 from mcp_intercept._connect import Mode, connect
 from mcp_intercept._context import printable
 from mcp_intercept._groups import leaves
-from mcp_intercept._sdk import line
+from mcp_intercept._sdk import line, transports
 from mcp_intercept.errors import InterceptError
 from mcp_intercept.recording.compatibility import Change
 from mcp_intercept.recording.eras import is_question
 from mcp_intercept.recording.interactions import Interaction
+from mcp_intercept.recording.known import secrets_within
 from mcp_intercept.recording.looks import is_placeholder
 from mcp_intercept.recording.matching import holds_placeholder
+from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.values import is_array, is_object
 
 Calls = Literal["none", "reading", "all"]
@@ -39,8 +44,36 @@ _LISTS: Final[Mapping[str, tuple[str, str]]] = {
 _MOST_PAGES: Final = 1000
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handed:
+    """What the live server is handed beside messages. None of these values is printed."""
+
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """HTTP headers, for a URL."""
+    env: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """Environment variables, for a command."""
+    parts: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    """What headers are made of, by the names of variables."""
+
+    def redactor(self) -> Redactor:
+        """What takes these values out, under whatever names, and nothing else."""
+        headers = [(name.lower(), value) for name, value in self.headers.items()]
+        named = [*headers, *self.env.items(), *self.parts.items()]
+        redactor = Redactor(Redaction(env=[name for name, _ in named], defaults=False), {})
+        redactor.also([*named, *((name, part) for name, value in named for part in secrets_within(name, value))])
+        return redactor
+
+
 def verify_live(
-    path: Path, server: str | None, target: Any, *, calls: Calls, timeout: float, fail_on: FailOn, as_json: bool
+    path: Path,
+    server: str | None,
+    target: Any,
+    handed: Handed,
+    *,
+    calls: Calls,
+    timeout: float,
+    fail_on: FailOn,
+    as_json: bool,
 ) -> int:
     """Compare a cassette with a live server, and print what is no longer so.
 
@@ -48,6 +81,7 @@ def verify_live(
         path: The cassette.
         server: Which server in it; it may be left out if there is one.
         target: The command that starts the server, or its URL.
+        handed: What it is handed beside that.
         calls: Which of the recorded calls of tools to make again: none, those that only read, or all.
         timeout: Seconds that each answer may take.
         fail_on: What makes the exit code 1.
@@ -61,30 +95,47 @@ def verify_live(
     """
     with opened(path) as recorded, TemporaryDirectory(prefix="mcp-intercept-") as folder:
         name = server_in(recorded, server)
-        session = _Live(name, [one for one in recorded if one.server == name], calls)
+        session = _Live(name, [one for one in recorded if one.server == name], calls, handed)
         live_path = Path(folder) / "live.mcp.jsonl"
         failure: BaseException | None = None
-        with use_cassette(live_path, mode="rewrite"):
+        with _unmentioned(live_path), use_cassette(live_path, mode="rewrite"):
             try:
                 anyio.run(session.run, target, timeout)
             except (Exception, KeyboardInterrupt) as error:
                 failure = error  # out of here first, as nobody has to be told that this recording was interrupted
         if isinstance(failure, Exception):
-            raise InterceptError(f"the server cannot be talked to: {_said(failure)}") from failure
+            raise InterceptError(f"the server cannot be talked to: {session.said(failure)}") from failure
         if failure is not None:
             raise failure
         with opened(live_path) as live:
-            now = list(live)
-    surface = [*session.changes, *surface_changes(session.recorded, now, name)]
+            now = list(map(session.without_secrets, live))
+    # Of both sides, as what they have in common is no change.
+    before, repeated = (list(map(session.without_secrets, each)) for each in (session.recorded, session.repeated))
+    surface = [*session.changes, *surface_changes(before, now, name)]
     changed: list[CallChange] = []
     if calls != "none":
-        changed = list(call_changes(list(map(_bare, session.repeated)), [_bare(one) for one in now if _is_call(one)]))
+        changed = list(call_changes(list(map(_bare, repeated)), [_bare(one) for one in now if _is_call(one)]))
     code = tell(surface, changed, fail_on=fail_on, as_json=as_json)
     if calls != "none" and not as_json:
         say(f"{counted(len(session.repeated), 'call')} made again")
         for reason, skipped in session.skipped.items():
             say(f"{counted(len(skipped), 'call')} not made, as {reason}: {_numbers(skipped)}")
     return code
+
+
+@contextmanager
+def _unmentioned(path: Path) -> Generator[None, None, None]:
+    """Log nothing about a file that nobody else knows."""
+
+    def is_about_others(record: logging.LogRecord) -> bool:
+        return str(path) not in record.getMessage()
+
+    logger = logging.getLogger("mcp_intercept")
+    logger.addFilter(is_about_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_about_others)
 
 
 class _Live:
@@ -94,9 +145,10 @@ class _Live:
         name: The name of the server in the cassette.
         recorded: What was said to it then.
         calls: Which calls to make again.
+        handed: What the server is handed.
     """
 
-    def __init__(self, name: str, recorded: Sequence[Interaction], calls: Calls) -> None:
+    def __init__(self, name: str, recorded: Sequence[Interaction], calls: Calls, handed: Handed) -> None:
         self.recorded = recorded
         self.changes: list[ServerChange] = []
         """Lists that are refused now."""
@@ -106,12 +158,18 @@ class _Live:
         """Those that were not, by the reason."""
         self._name = name
         self._calls = calls
+        self._handed = handed
+        self._redactor = handed.redactor()
 
     async def run(self, target: Any, patience: float) -> None:
         """Ask for all that was listed then, and make the calls."""
         asked = {one.method for one in self.recorded if one.result is not None}
         mode: Mode = "auto" if "server/discover" in asked and "initialize" not in asked else "legacy"
-        async with connect(target, connection_id=self._name, timeout=patience, mode=mode) as session:
+        headers = self._handed.headers
+        if self._handed.env:
+            command, *args = target
+            target = transports.StdioServerParameters(command=command, args=args, env=dict(self._handed.env))
+        async with connect(target, connection_id=self._name, timeout=patience, mode=mode, headers=headers) as session:
             tools: list[Any] = []
             for method, (function, subject) in _LISTS.items():
                 if method in asked or (method == "tools/list" and self._calls != "none"):
@@ -139,10 +197,26 @@ class _Live:
                 if cursor is None:
                     break
         except line.Error as error:
-            detail = f"{method} is refused now: {error}"
+            detail = f"{method} is refused now: {self._redactor.text(str(error))}"
             change = Change(kind="breaking", subject=subject, pointer="", detail=detail)
             self.changes.append(ServerChange(server=self._name, change=change))
         return entries
+
+    def without_secrets(self, one: Interaction) -> Interaction:
+        """An interaction, with its answer, without what the server was handed."""
+        events = list(one.events)
+        for i, event in enumerate(events):
+            if "result" in event:
+                events[i] = {**event, "result": self._redactor.result(one.method, event["result"])}
+            elif "error" in event:
+                events[i] = {**event, "error": self._redactor.error(event["error"])}
+        return replace(one, params=self._redactor.params(one.method, one.params), events=events)
+
+    def said(self, error: BaseException) -> str:
+        """What has failed, in words."""
+        leaf = leaves(error)[0]
+        said = next(iter(self._redactor.text(str(leaf)).splitlines()), "")  # others say more below
+        return printable(f"{type(leaf).__name__}{said and f': {said}'}", 500)
 
     def _why_not(self, call: Interaction, reading: set[str]) -> str:
         if self._calls != "all" and call.name not in reading:
@@ -195,8 +269,3 @@ def _bare(call: Interaction) -> Interaction:
 def _numbers(calls: Sequence[Interaction]) -> str:
     told = ", ".join(f"#{call.n} {call.title}" for call in calls[:5])
     return told + (", ..." if len(calls) > 5 else "")
-
-
-def _said(error: BaseException) -> str:
-    leaf = leaves(error)[0]
-    return printable(f"{type(leaf).__name__}{f': {leaf}' if str(leaf) else ''}", 500)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     Commands = _SubParsersAction["_Parser"]
 
 _NUMBERS = re.compile(r"([1-9][0-9]{0,17})(?:-([1-9][0-9]{0,17}))?")
+_HEADER = re.compile(r"([\w!#$%&'*+.^`|~-]+):(.*)", re.ASCII | re.DOTALL)
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
 _FAIL_ON: Final = ("breaking", "compatible", "any", "never")
 
 
@@ -41,7 +44,7 @@ class _Parser(ArgumentParser):
             return super().parse_known_args(given, namespace)
         at = given.index("--") if "--" in given else len(given)
         parsed, unknown = super().parse_known_args(given[:at], namespace)
-        parsed.command = given[at + 1 :]
+        parsed.command = given[at + 1 :] if at < len(given) else None
         return parsed, unknown
 
 
@@ -103,6 +106,40 @@ def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= 65535):
         raise ArgumentTypeError(f"give a port from 1 to 65535, or 0 for one that is free, not {text!r}")
     return int(text)
+
+
+# What is wrong with these is told without what was given, which may be a secret.
+
+
+def _header(text: str) -> tuple[str, str, dict[str, str]]:
+    """The name and the value of a header, and the variables that are in it."""
+    match = _HEADER.fullmatch(text)
+    if match is None:
+        raise ArgumentTypeError("give a header as 'NAME: VALUE'")
+
+    variables: dict[str, str] = {}
+
+    def value_of(reference: re.Match[str]) -> str:
+        variables[reference[1]] = value = os.environ.get(reference[1], "")
+        if not value:
+            raise ArgumentTypeError(f"the environment variable {reference[1]!r} is not set, or empty")
+        return value
+
+    value = _REFERENCE.sub(value_of, match[2]).strip()
+    if not (value and value.isascii() and value.isprintable()):
+        raise ArgumentTypeError(f"the value of {match[1]} is {'not one line of ASCII' if value else 'missing'}")
+    return match[1], value, variables
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, has_value, value = text.partition("=")
+    if not name or not (has_value or name in os.environ):
+        raise ArgumentTypeError(
+            f"the environment variable {name!r} is not set"
+            if name.isidentifier()
+            else "give the name of an environment variable, or NAME=VALUE"
+        )
+    return name, value if has_value else os.environ[name]
 
 
 def _file(parser: ArgumentParser, name: str = "FILE", help: str = "the cassette") -> None:  # noqa: A002 - as in argparse
@@ -192,12 +229,30 @@ def _verify(commands: Commands) -> None:
     )
     parser.usage = (
         "mcp-intercept cassette verify FILE [--server NAME] [--calls | --all-calls] [--timeout SECONDS]\n"
-        "                                      [--fail-on WHAT] [--json] [--url URL | -- COMMAND ...]"
+        "                                      [--fail-on WHAT] [--json]\n"
+        "                                      [--url URL [--header 'NAME: VALUE' ...] |\n"
+        "                                       [--env NAME[=VALUE] ...] -- COMMAND ...]"
     )
     parser.takes_command = True
     _file(parser)
     parser.add_argument("--server", metavar="NAME", help="which server of the cassette it is, if there are several")
     parser.add_argument("--url", help="where the server listens, instead of a command that starts it")
+    several: dict[str, Any] = {"action": "append", "default": []}
+    parser.add_argument(
+        "--header",
+        metavar="'NAME: VALUE'",
+        type=_header,
+        **several,
+        help="an HTTP header for the URL; ${VARIABLE} in the value is what the environment has, "
+        "as in 'Authorization: Bearer ${TOKEN}'",
+    )
+    parser.add_argument(
+        "--env",
+        metavar="NAME[=VALUE]",
+        type=_variable,
+        **several,
+        help="an environment variable for the command; without a value, what it is here",
+    )
     calls = parser.add_mutually_exclusive_group()
     calls.add_argument("--calls", action="store_true", help="call again the tools that say they only read")
     calls.add_argument("--all-calls", action="store_true", help="call all tools again, whatever that does")
@@ -211,28 +266,41 @@ def _verify(commands: Commands) -> None:
 def _run_verify(arguments: Namespace) -> int:
     from mcp_intercept._cassette_cli.verify import verify_file
 
-    command: Sequence[str] = arguments.command
+    command: Sequence[str] | None = arguments.command
+    if command is not None and not command:
+        raise InterceptError("there is no command behind --")  # a variable that is not set, perhaps
     calls: Literal["none", "reading", "all"] = (
         "all" if arguments.all_calls else "reading" if arguments.calls else "none"
     )
     if arguments.url is not None and command:
         raise InterceptError("give either --url or a command behind --, not both")
-    target: Any = arguments.url if arguments.url is not None else list(command)
+    target: Any = arguments.url if arguments.url is not None else list(command or ())
     if not target:
         for option, given in (
             ("--calls", calls != "none"),
+            ("--header", arguments.header),
+            ("--env", arguments.env),
             ("--json", arguments.json),
             ("--fail-on", arguments.fail_on),
         ):
             if given:
                 raise InterceptError(f"{option} needs a server to compare with: --url URL, or -- COMMAND ...")
         return verify_file(arguments.file, arguments.server)
-    from mcp_intercept._cassette_cli.live import verify_live
+    if arguments.header and command:
+        raise InterceptError("--header goes with --url; what a command is to have, give with --env")
+    if arguments.env and not command:
+        raise InterceptError("--env goes with a command behind --; what a URL is to have, give with --header")
+    from mcp_intercept._cassette_cli.live import Handed, verify_live
 
     return verify_live(
         arguments.file,
         arguments.server,
         target,
+        Handed(
+            headers={name: value for name, value, _ in arguments.header},
+            env=dict(arguments.env),
+            parts={name: part for _, _, variables in arguments.header for name, part in variables.items()},
+        ),
         calls=calls,
         timeout=arguments.timeout,
         fail_on=arguments.fail_on or ("breaking" if calls == "none" else "any"),

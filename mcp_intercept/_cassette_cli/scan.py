@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mcp_intercept._cassette_cli.lines import counted, plain, say
+from mcp_intercept._cassette_cli.lines import counted, plain, redactor_of, say
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.lines import FORMAT
@@ -19,7 +19,7 @@ from mcp_intercept.recording.values import decode, is_object
 _FORMATS: Final = (FORMAT, JOURNAL)
 
 
-def scan_files(paths: Iterable[Path], redaction: Redaction) -> int:
+def scan_files(paths: Collection[Path], redaction: Redaction) -> int:
     """Print where something looks like a secret, and never what.
 
     Args:
@@ -29,7 +29,7 @@ def scan_files(paths: Iterable[Path], redaction: Redaction) -> int:
     Returns:
         The exit code.
     """
-    redactor = Redactor(redaction)
+    redactor = redactor_of(redaction)
     files = findings = 0
     unread: list[str] = []
     for path in _files_in(paths):
@@ -39,6 +39,8 @@ def scan_files(paths: Iterable[Path], redaction: Redaction) -> int:
         except (CassetteError, OSError) as error:
             # The others may hold secrets all the same.
             unread.append(str(error) if isinstance(error, CassetteError) else f"{path}: {error.strerror}")
+    if not files:
+        raise CassetteError(f"there is no cassette in {' or '.join(map(str, paths))}")
     looked = counted(files - len(unread), "file")
     if findings:
         say(f"{counted(findings, 'finding')} in {looked}")

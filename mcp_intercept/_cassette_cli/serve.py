@@ -20,6 +20,7 @@ from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile
 from mcp_intercept.recording.values import decode, encode, is_object
 
+_WAY_OUT: Final = "record it with use_cassette() where the server is, and serve that"
 PARSE_ERROR, INVALID_REQUEST = -32700, -32600
 _PAUSE: Final = 0.02
 """Seconds between progress and the answer."""
@@ -106,7 +107,7 @@ class Served:
         self._replay = self._begin()
 
     def _begin(self) -> Replay:
-        source = Source(path=self._file.path, mode="none", mode_reason="as it is served")
+        source = Source(path=self._file.path, mode="none", mode_reason="as it is served", way_out=_WAY_OUT)
         return Replay(Player(self._file, self._rules, self._redactor, source))
 
     def connect(self, emit: Emit) -> Connection:

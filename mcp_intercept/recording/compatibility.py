@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias
 
 from mcp_intercept._context import printable
-from mcp_intercept.recording.containment import Containment, was_is
+from mcp_intercept.recording.containment import Containment, Reason, notes_that_differ, was_is
 from mcp_intercept.recording.matching import shown
 from mcp_intercept.recording.schemas import SchemaDocument, TooLargeError
 from mcp_intercept.recording.surface import Entries, Surface
@@ -53,7 +53,8 @@ def compare(old: Surface, new: Surface) -> list[Change]:
       breaking. A named property of an output that is gone is breaking even if it was optional.
     - Hints of tools that turn to the less safe side (`readOnlyHint` no longer true, `destructiveHint` no longer false,
       ...) are breaking, since agents decide by them what to call without asking.
-    - What is only shown or told (titles, descriptions, icons, versions, instructions) is compatible.
+    - What is only shown or told (titles, descriptions, icons, versions, instructions) is compatible, and so are the
+      defaults and examples of schemas, which accept and refuse nothing.
     - What was not listed on both sides is not compared, and a compatible change says so.
 
     Returns:
@@ -192,9 +193,12 @@ def _tasks(subject: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[C
 def _prompt(subject: str, old: dict[str, Any], new: dict[str, Any]) -> Iterator[Change]:
     before, after = _arguments(old), _arguments(new)
     for name in sorted({*before, *after}):
+        pointer = pointer_to("/arguments", name)
         kind, detail = _argument(before.get(name), after.get(name))
         if detail:
-            yield _change(kind, subject, pointer_to("/arguments", name), f"{shown(name)}: {detail}")
+            yield _change(kind, subject, pointer, f"{shown(name)}: {detail}")
+        if name in before and name in after:
+            yield from _others(subject, before[name], after[name], "required", pointer=pointer)
     yield from _others(subject, old, new, "arguments")
 
 
@@ -206,8 +210,7 @@ def _argument(old: dict[str, Any] | None, new: dict[str, Any] | None) -> tuple[K
         return ("breaking", "it is new, and required") if required else ("compatible", "it is new")
     if required != (old.get("required") is True):
         return ("breaking", "it is required now") if required else ("compatible", "it is not required any more")
-    same = canonical(old | {"required": required}) == canonical(new | {"required": required})
-    return "compatible", "" if same else "it is described in another way"
+    return "compatible", ""
 
 
 def _arguments(prompt: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -224,11 +227,11 @@ def _resource(subject: str, old: dict[str, Any], new: dict[str, Any]) -> Iterato
     yield from _others(subject, old, new, "mimeType")
 
 
-def _others(subject: str, old: dict[str, Any], new: dict[str, Any], *done: str) -> Iterator[Change]:
+def _others(subject: str, old: dict[str, Any], new: dict[str, Any], *done: str, pointer: str = "") -> Iterator[Change]:
     """All that is only shown or told."""
     left = ({key: value for key, value in entry.items() if key not in done} for entry in (old, new))
     for key, before, after in _differing(*left):
-        yield _change("compatible", subject, pointer_to("", key), was_is(key, before, after))
+        yield _change("compatible", subject, pointer_to(pointer, key), was_is(key, before, after))
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, Json, Json]]:
@@ -258,23 +261,31 @@ def _schemas(subject: str, pointer: str, old: Json, new: Json, *, gives: bool) -
     """
     if canonical(old) == canonical(new):
         return
+    notes = notes_that_differ(SchemaDocument(old), SchemaDocument(new))
+    found = [(Reason(where, detail), False) for where, detail in notes]
     try:
-        if canonical(SchemaDocument(old).canonical(old)) == canonical(SchemaDocument(new).canonical(new)):
-            yield _change("compatible", subject, pointer, "it is described in another way, and means the same")
-            return
-        narrowed, widened = (
-            Containment(SchemaDocument(inner), SchemaDocument(outer), narrows=outer is new, names_all=not gives)
-            for inner, outer in ((old, new), (new, old))
-        )
-        # What is named no more may not have been sent at all; but those who were promised it miss it.
-        found = [(reason, reason.strict and not gives) for reason in narrowed.reasons()]
-        found += [(reason, gives) for reason in widened.reasons()]
+        if canonical(SchemaDocument(old).canonical(old)) != canonical(SchemaDocument(new).canonical(new)):
+            same = Reason("", "it is written in another way, and accepts the same")
+            found += _reasons(old, new, gives=gives) or [(same, False)]
     except TooLargeError:
-        yield _change("breaking", subject, pointer, "it has changed, and is too large; it cannot be judged")
-        return
-    if not found:
-        yield _change("compatible", subject, pointer, "it is written in another way, and accepts the same")
+        found.append((Reason("", "it has changed, and is too large; it cannot be judged"), True))
     broken = {reason.pointer for reason, breaks in found if breaks}
+    found = found or [(Reason("", "it is described in another way, and means the same"), False)]
     for reason, breaks in sorted(found, key=lambda pair: (pair[0].pointer, not pair[1], pair[0].detail)):
         if breaks or reason.pointer not in broken:
             yield _change("breaking" if breaks else "compatible", subject, pointer + reason.pointer, reason.detail)
+
+
+def _reasons(old: Json, new: Json, *, gives: bool) -> list[tuple[Reason, bool]]:
+    """Why schemas do not accept the same, each with whether that breaks somebody.
+
+    Raises:
+        TooLargeError: It takes too long to find out.
+    """
+    narrowed, widened = (
+        Containment(SchemaDocument(inner), SchemaDocument(outer), narrows=outer is new, names_all=not gives)
+        for inner, outer in ((old, new), (new, old))
+    )
+    # What is named no more may not have been sent at all; but those who were promised it miss it.
+    found = [(reason, reason.strict and not gives) for reason in narrowed.reasons()]
+    return [*found, *((reason, gives) for reason in widened.reasons())]

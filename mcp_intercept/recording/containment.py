@@ -1,4 +1,4 @@
-"""`Containment`: whether all values of one JSON Schema are values of another, and where not.
+"""Two JSON Schemas: `Containment`, whether all values of one are values of the other, and `notes_that_differ`.
 
 What that means for anybody is not known here: which of both is the new one only decides how reasons are worded.
 """
@@ -7,26 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from mcp_intercept._context import printable
-from mcp_intercept.recording.conjunctions import Choice, Conjunction, are_apart, exactly_one
-from mcp_intercept.recording.matching import shown
+from mcp_intercept.recording.conjunctions import Choice, Conjunction, Part, are_apart, exactly_one
+from mcp_intercept.recording.matching import shown, shown_apart
 from mcp_intercept.recording.schemas import (
     LIMITS,
     MEASURED,
     NUMBER,
     SAME,
     SchemaDocument,
+    TooLargeError,
     matches,
     named_in,
     opaque_in,
     said,
+    schemas_in,
     several_in,
     types_in,
     values_in,
 )
-from mcp_intercept.recording.values import ABSENT, Json, canonical, pointer_to
+from mcp_intercept.recording.values import ABSENT, Json, canonical, is_object, pointer_to
 
 
 class Reason(NamedTuple):
@@ -235,9 +237,124 @@ class Containment:
         return was_is(keyword, said_inside, outer) if self._narrows else was_is(keyword, outer, said_inside)
 
 
+# The vocabulary of meta-data (JSON Schema draft 2020-12, validation, section 9).
+_NOTES: Final = ("title", "description", "default", "deprecated", "examples", "readOnly", "writeOnly")
+
+
+_Place: TypeAlias = "tuple[str, Json]"
+"""A value within a schema, often a schema itself, after the pointer to it."""
+
+
+def notes_that_differ(old: SchemaDocument, new: SchemaDocument) -> list[tuple[str, str]]:
+    """Where schemas differ in what they say that decides nothing, and is read all the same: defaults, descriptions, ...
+
+    Both are gone through side by side, so what only one of them has is not looked into. What is within a schema that
+    several places refer to is told at the first of them.
+
+    Args:
+        old: The one before.
+        new: The one after.
+
+    Returns:
+        The places, as JSON pointers, each with what was said there and what is.
+    """
+    found: list[tuple[str, str]] = []
+    pairs: list[tuple[_Place, _Place]] = [(("", old.root), ("", new.root))]
+    seen: set[tuple[int, int]] = set()
+    try:
+        for before, after in pairs:  # which grows
+            key = id(before[1]), id(after[1])
+            if key not in seen:
+                seen.add(key)
+                found += _compared(old, new, before, after, pairs)
+    except TooLargeError:
+        found.append(("", "it is too large; not all that describes it is compared"))
+    return found
+
+
+def _compared(
+    old: SchemaDocument, new: SchemaDocument, before: _Place, after: _Place, pairs: list[tuple[_Place, _Place]]
+) -> Iterator[tuple[str, str]]:
+    """What differs at one place; `pairs` gets those within."""
+    olds, news = list(_parts(old, *before)), list(_parts(new, *after))
+    choices, others = _choices(olds), _choices(news)
+    if len(choices) > 1 or len(others) > 1:
+        pairs += _paired(old, new, choices, others)
+    else:  # what may also be null, or has one choice only, is that
+        olds += [part for place in choices for part in _parts(old, *place)]
+        news += [part for place in others for part in _parts(new, *place)]
+    notes, notes_now = _notes(olds), _notes(news)
+    for keyword in notes | notes_now:
+        was, now = notes.get(keyword), notes_now.get(keyword)
+        pointer, _ = now or was or ("", None)
+        values = [ABSENT if place is None else place[1] for place in (was, now)]
+        if ABSENT in values or canonical(values[0]) != canonical(values[1]):
+            yield pointer, was_is(keyword, *values)
+    inner, inner_now = _inner(olds), _inner(news)
+    pairs += [(inner[step], inner_now[step]) for step in inner if step in inner_now]
+
+
+def _parts(document: SchemaDocument, pointer: str, schema: Json, above: tuple[int, ...] = ()) -> Iterator[Part]:
+    """A schema, and those that hold together with it: what it refers to, and `allOf`."""
+    document.step()
+    if not is_object(schema) or id(schema) in above:
+        return
+    yield Part(pointer, schema)
+    above = (*above, id(schema))
+    yield from _parts(document, pointer, document.resolve(said(schema, "$ref")), above)
+    for i, item in enumerate(several_in(schema, "allOf")):
+        yield from _parts(document, f"{pointer}/allOf/{i}", item, above)
+
+
+def _choices(parts: list[Part]) -> list[_Place]:
+    """The schemas of `anyOf` and `oneOf`, but for null."""
+    return [
+        (f"{pointer}/{keyword}/{i}", branch)
+        for pointer, schema in parts
+        for keyword in ("anyOf", "oneOf")
+        for i, branch in enumerate(several_in(schema, keyword))
+        if not (is_object(branch) and types_in(branch) <= {"null"})
+    ]
+
+
+def _paired(
+    old: SchemaDocument, new: SchemaDocument, before: list[_Place], after: list[_Place]
+) -> Iterator[tuple[_Place, _Place]]:
+    """Those that accept the same; and if as many are left of both, these in their order."""
+    waiting: dict[str, list[_Place]] = {}
+    for place in before:
+        waiting.setdefault(canonical(old.canonical(place[1])), []).append(place)
+    left: list[_Place] = []
+    for place in after:
+        same = waiting.get(canonical(new.canonical(place[1])))
+        if same:
+            yield same.pop(0), place
+        else:
+            left.append(place)
+    gone = [place for places in waiting.values() for place in places]
+    if len(gone) == len(left):
+        yield from zip(gone, left, strict=True)
+
+
+def _notes(parts: list[Part]) -> dict[str, _Place]:
+    """What is said by keyword, each with where. The first that says something is heard."""
+    return {
+        keyword: (f"{pointer}/{keyword}", schema[keyword])
+        for pointer, schema in reversed(parts)
+        for keyword in _NOTES
+        if keyword in schema
+    }
+
+
+def _inner(parts: list[Part]) -> dict[str, _Place]:
+    """The schemas of what is within the value."""
+    return {step: (pointer + step, inner) for pointer, schema in reversed(parts) for step, inner in schemas_in(schema)}
+
+
 def was_is(what: str, old: Json, new: Json) -> str:
     """That something was one value and is another now; `ABSENT` is nothing."""
-    was, now = ("nothing" if value is ABSENT else shown(value) for value in (old, new))
+    told = zip((old, new), shown_apart(old, new), strict=True)
+    was, now = ("nothing" if value is ABSENT else text for value, text in told)
     return f"{printable(what)} was {was}, is {now}"
 
 

@@ -40,7 +40,7 @@ Reason: TypeAlias = Literal[
 - `"used up"`: the very same was recorded, and has been given as often as it was.
 - `"out of order"`: with `order="strict"`, something else comes next.
 - `"answer differs"`: the client answers a request of the server otherwise than when it was recorded.
-- `"left waiting"`: when it was recorded, the client did not wait for the answer, and now it does.
+- `"left waiting"`: when it was recorded, the client did not wait for the answer, or the recording did not come to it.
 """
 
 
@@ -74,6 +74,8 @@ class Source:
     """How many of its requests have not been made."""
     option: str = ""
     """How the mode can be changed from outside, if it can."""
+    way_out: str = ""
+    """What to do about a miss where nobody has called `use_cassette()`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +137,12 @@ class Miss:
         if self.reason == "used up":
             return f"; it was recorded {len(self.nearest)} time{'s' if len(self.nearest) > 1 else ''} and asked again"
         if self.reason == "left waiting":
-            return "; when it was recorded, the client cancelled it or gave up"
+            return "; when it was recorded, the client cancelled it or gave up, or the recording was cut short"
         return ""
 
     def _way_out(self) -> str:
+        if self.source.way_out:
+            return self.source.way_out
         option = self.source.option
         if self.reason == "no cassette":
             return (
@@ -162,6 +166,8 @@ class Miss:
             )
         if self.reason == "arguments differ":
             return record + _ignoring(self.method, found)
+        if self.reason == "left waiting":
+            return f"give up as then, or {_record_again(option)}"
         if self.reason == "out of order":
             return "make the calls in the order of the cassette, or use order='any'"
         return record

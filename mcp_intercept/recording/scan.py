@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from mcp_intercept.recording.embedded import OPENINGS, parsed_text
 from mcp_intercept.recording.fields import ENCODED, HIDDEN, OPAQUE, PROTOCOL
-from mcp_intercept.recording.looks import has_digit
+from mcp_intercept.recording.looks import SECRET, has_digit, is_said
 from mcp_intercept.recording.redaction import MAX_NESTED, Found, Redaction, Redactor
 from mcp_intercept.recording.values import Json, is_object
 
@@ -30,12 +30,19 @@ class Finding:
 
 
 _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}")
+# A name and what stands beside it, in whatever configuration or command line.
+_BESIDE: Final = re.compile(
+    r"""(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_-]{1,63})(?:['"]?[ \t]{0,8}(?:=>|[:=])[ \t]{0,8}['"]?|[ \t]{1,8}|>)"""
+    r"""(?=([^\s'"<>,;&#]{6,}))"""  # which may be a name itself
+)
 _HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 
 
 def scan(value: Json, redactor: Redactor | None = None) -> Iterator[Finding]:
     """What got through: all that a `Redactor` would take out, and what it leaves but looks random, or is a number.
+
+    A password in the middle of a text is found, too, that a redactor leaves as it may be a word of a sentence.
 
     Names of keys are looked at, too. Left out are what the protocol passes on unread (`data`, `blob`, cursors, states),
     UUIDs, and placeholders.
@@ -81,7 +88,14 @@ class _Scanner(Redactor):
             for match in _LONG_WORD.finditer(new):
                 if _is_entropic(match[0]):
                     self._note(where, "high entropy", match[0])
+            for match in _BESIDE.finditer(new):
+                if self._verdict(match[1]) == SECRET and _is_password(match[2]):
+                    self._note(where, "secret by its name", match[2])
         return new
+
+
+def _is_password(word: str) -> bool:
+    return has_digit(word) and any(map(str.isalpha, word)) and not is_said(word)
 
 
 def _is_entropic(word: str) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import unquote
 
-from mcp_intercept.recording.values import ABSENT, Json, canonical, is_array, is_object, parts_of_pointer
+from mcp_intercept.recording.values import ABSENT, Json, canonical, is_array, is_object, parts_of_pointer, pointer_to
 
 NUMBER: Final = frozenset({"integer", "fraction"})
 STRING: Final = frozenset({"string"})
@@ -99,6 +99,7 @@ _SCHEMA_IN: Final = frozenset(
 )
 _SCHEMAS_IN: Final = frozenset({"allOf", "anyOf", "oneOf", "prefixItems", "items"})
 _NAMED_SCHEMAS_IN: Final = frozenset({"properties", "patternProperties", "dependentSchemas", "dependencies"})
+_OF_ALL: Final = frozenset({"allOf", "anyOf", "oneOf"})
 _NAMED_LISTS_IN: Final = frozenset({"dependentRequired", "dependencies"})
 _UNORDERED: Final = frozenset({"allOf", "anyOf", "oneOf", "required", "enum", "type"})
 _REFERENCES: Final = frozenset({"$ref", "$dynamicRef", "$recursiveRef"})
@@ -239,6 +240,19 @@ def named_in(part: dict[str, Any], keyword: str) -> dict[str, Any]:
 def several_in(part: dict[str, Any], keyword: str) -> list[Any]:
     """The same of a keyword that holds a list."""
     return said(part, keyword) or list[Any]()
+
+
+def schemas_in(part: dict[str, Any]) -> Iterator[tuple[str, Json]]:
+    """What a schema says of parts of a value, each with a pointer from the schema; not what it says of all of it."""
+    for keyword, value in part.items():
+        if keyword in _OF_ALL:
+            continue
+        if keyword in _NAMED_SCHEMAS_IN and is_object(value):
+            yield from ((pointer_to(f"/{keyword}", name), schema) for name, schema in value.items())
+        elif keyword in _SCHEMAS_IN and is_array(value):
+            yield from ((f"/{keyword}/{i}", schema) for i, schema in enumerate(value))
+        elif keyword in _SCHEMA_IN:
+            yield f"/{keyword}", value
 
 
 def types_in(part: dict[str, Any]) -> frozenset[str]:
