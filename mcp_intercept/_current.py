@@ -94,7 +94,7 @@ def enter(cassette: Joinable) -> None:
 def _is_in_task() -> bool:
     try:
         anyio.get_current_task()
-    except RuntimeError:
+    except (RuntimeError, TypeError):  # the latter is what older ones raise in a callback
         return False
     return True
 

@@ -13,6 +13,8 @@ from mcp_intercept._sdk import transports
 _OPTION: Final = re.compile(r"--?[A-Za-z][\w.-]*")
 # An option with its value, or a variable, as containers are handed theirs.
 _ASSIGNED: Final = re.compile(r"-{0,2}([A-Za-z_][\w.-]*)=(.+)", re.DOTALL)
+# As in `--env=NAME=value`.
+_MOST_ASSIGNED: Final = 2
 _HEADER: Final = re.compile(r"([A-Za-z][\w-]*):(?!//)\s*(.+)", re.DOTALL)
 # What the password in it goes by, which has no name of its own.
 _URL: Final = "url"
@@ -53,7 +55,9 @@ def _of_url(url: str) -> Iterator[tuple[str, str]]:
         return
     if parts.password:
         yield _URL, url
-    yield from parse_qsl(parts.query)
+    # Where a `+` is no space, as in base64, the server says it as it stands.
+    for query in dict.fromkeys([parts.query, parts.query.replace("+", "%2B")]):
+        yield from parse_qsl(query)
 
 
 def _of_command(args: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -61,12 +65,15 @@ def _of_command(args: Sequence[str]) -> Iterator[tuple[str, str]]:
     for arg in args:
         yield from _of_argument(arg)
     for option, following in pairwise(args):
-        if _OPTION.fullmatch(option):
+        if _OPTION.fullmatch(option) and not following.startswith("-"):
             yield option.lstrip("-"), following
 
 
 def _of_argument(arg: str) -> Iterator[tuple[str, str]]:
-    while (assigned := _ASSIGNED.fullmatch(arg)) is not None:
+    for _ in range(_MOST_ASSIGNED):
+        assigned = _ASSIGNED.fullmatch(arg)
+        if assigned is None:
+            break
         yield assigned[1], (arg := assigned[2])  # which may be a header or URL
     if (header := _HEADER.fullmatch(arg)) is not None:
         yield header[1].lower(), header[2]

@@ -14,7 +14,7 @@ from contextlib import ExitStack, suppress
 from hashlib import sha256
 from inspect import signature
 from pathlib import Path
-from time import time_ns
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import pytest
@@ -78,7 +78,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the markers known, and do what the options ask for."""
-    config.stash[_BEGAN], config.stash[_RECORDED] = time_ns(), set()
+    config.stash[_RECORDED] = set()
     for marker in _MARKERS:
         config.addinivalue_line("markers", marker)
     for option, choices in (("mcp_record", MODES), ("mcp_unused", UNUSED)):
@@ -252,8 +252,8 @@ class _Tape:
 _TAPE: Final = pytest.StashKey[_Tape]()
 _RECORDED: Final = pytest.StashKey[set[Path]]()
 """The cassettes that were recorded in this run, and in this process."""
-_BEGAN: Final = pytest.StashKey[int]()
-"""When the run began, in nanoseconds since 1970."""
+_NOTES: Final = pytest.StashKey[str]()
+"""The folder in which workers of xdist tell each other what they have recorded."""
 
 
 @pytest.fixture
@@ -329,23 +329,40 @@ def mcp_tape(
         yield cassette
         tape.leave(cassette, request.config)
     if _stamp(path) != before:
-        request.config.stash[_RECORDED].add(path)
+        _note_recorded(path, request.config)
         if tape.is_shared and _is_chosen(request.config):
             _warn_of_what_is_gone(item, tape)
 
 
 def _was_recorded(path: Path, config: pytest.Config) -> bool:
     """Whether a file was recorded in this run, here or by another worker of xdist."""
-    worker: dict[str, Any] = getattr(config, "workerinput", {})
-    stamp = _stamp(path)
-    is_of_others = "mcp_began" in worker and stamp is not None and stamp.modified >= worker["mcp_began"]
-    return is_of_others or path in config.stash[_RECORDED]
+    note = _note_of(path, config)
+    return path in config.stash[_RECORDED] or (note is not None and note.exists())
+
+
+def _note_recorded(path: Path, config: pytest.Config) -> None:
+    config.stash[_RECORDED].add(path)
+    note = _note_of(path, config)
+    if note is not None:
+        with suppress(OSError):  # a worker on another machine, which has files of its own
+            note.touch()
+
+
+def _note_of(path: Path, config: pytest.Config) -> Path | None:
+    """The file that tells other workers of xdist of a cassette that was recorded."""
+    folder: str | None = getattr(config, "workerinput", {}).get("mcp_recorded")
+    return None if folder is None else Path(folder, sha256(os.fsencode(path)).hexdigest())
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of xdist when the run began: files that are younger were recorded in it."""
-    node.workerinput["mcp_began"] = node.config.stash[_BEGAN]
+    """Give a worker of xdist the folder in which they tell each other what they have recorded."""
+    config: pytest.Config = node.config
+    if _NOTES not in config.stash:
+        folder = TemporaryDirectory(prefix="mcp-intercept-")
+        config.add_cleanup(folder.cleanup)
+        config.stash[_NOTES] = folder.name
+    node.workerinput["mcp_recorded"] = config.stash[_NOTES]
 
 
 def _warn_of_what_is_gone(item: pytest.Item, tape: _Tape) -> None:
@@ -371,20 +388,13 @@ def _path_of(item: pytest.Item, marked: str | os.PathLike[str] | None, folder: P
     return Path(os.path.abspath(path))
 
 
-class _Stamp(NamedTuple):
+def _stamp(path: Path) -> object:
     """What is another one once a cassette was written: that puts another file into its place."""
-
-    node: int
-    modified: int
-    """Nanoseconds since 1970."""
-
-
-def _stamp(path: Path) -> _Stamp | None:
     try:
         status = path.stat()
     except OSError:
         return None
-    return _Stamp(status.st_ino, status.st_mtime_ns)
+    return status.st_ino, status.st_mtime_ns
 
 
 @pytest.fixture(autouse=True)

@@ -421,7 +421,7 @@ def test_a_cassette_that_another_context_has_closed_is_open_no_longer(tmp_path: 
 def test_there_is_nothing_in_a_cassette_that_was_never_written(tmp_path: Path) -> None:
     with use_cassette(tmp_path / "x.mcp.jsonl", mode="once") as cassette:
         assert cassette.interactions == []
-    assert cassette.interactions == []
+    assert (cassette.interactions, len(cassette)) == ([], 0)
     assert current_cassette() is None
 
 

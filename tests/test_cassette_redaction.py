@@ -666,6 +666,31 @@ def test_users_say_what_is_not_secret() -> None:
     }
 
 
+def test_what_is_secret_by_either_of_two_is_secret_by_both_together() -> None:
+    def cities(value: str, where: str) -> str | None:
+        return "a city" if value in ("Oslo", "Bergen") else None
+
+    def harbours(value: str, where: str) -> str | None:
+        return "a harbour" if value in ("Bergen", "Rotterdam") else None
+
+    one = Redaction(keys=["a"], patterns=[r"A-\d+"], env=["A"], defaults=False, function=cities)
+    other = Redaction(keys=["b"], allow=["token"], function=harbours)
+    redactor = Redactor(one | other, {"A": "lovelace"})
+    said = {"a": "x", "b": "x", "c": "A-1 of lovelace", "token": "x", "password": "x"}
+    assert redacted(redactor, **said) == {
+        "a": "R",
+        "b": "R",
+        "password": "R",
+        "token": "x",
+        "c": "RED of REDACTED-A",
+    }
+    assert redacted(redactor, x=["Oslo", "Bergen", "Rotterdam", "Rome"]) == {
+        "x": ["a city", "a harbour", "a harbour", "Rome"]
+    }
+    for together in (one | Redaction(), Redaction() | one):
+        assert (together.function, together.defaults) == (cities, True)
+
+
 def test_users_decide_by_a_function() -> None:
     seen: list[tuple[str, str]] = []
 

@@ -630,6 +630,30 @@ def in_turn():
     assert project.run("--mcp-record=none").status == 0
 
 
+def test_a_file_that_is_put_there_is_none_that_workers_have_recorded(project: Project) -> None:
+    project.write(
+        "test_it.py",
+        """
+import shutil
+
+@pytest.fixture
+def mcp_tape_dir(tmp_path):
+    if os.path.exists("stored"):
+        shutil.copytree("stored", tmp_path, dirs_exist_ok=True)
+        return tmp_path
+    return os.path.abspath("stored")
+
+@pytest.mark.mcp_tape("shared")
+def test_it():
+    ask()
+""",
+    )
+    assert project.run().status == 0
+    assert project.asked_live() == ["Oslo"]
+    assert project.run("-p", "xdist", "-n1", CITY="Bergen").outcomes["FAILED"] == ["test_it"]
+    assert project.asked_live() == []
+
+
 def test_tests_that_record_one_file_at_once_are_told_of_it(project: Project) -> None:
     project.write("test_it.py", "def test_it(mcp_tape):\n    pass\n")
     journal = Journal(project.root / "cassettes" / "test_it" / "test_it.mcp.jsonl")

@@ -978,8 +978,10 @@ def test_only_texts_are_looked_for_of_what_a_server_was_handed() -> None:
     [
         (["--api-key", "k-123"], [("api-key", "k-123")]),
         (["--api-key=k-123", "x"], [("api-key", "k-123")]),
-        (["run", "-e", "TOKEN=k=1", "image"], [("TOKEN", "k=1"), ("k", "1"), ("e", "TOKEN=k=1")]),
+        (["run", "-e", "TOKEN=k=1=2", "image"], [("TOKEN", "k=1=2"), ("k", "1=2"), ("e", "TOKEN=k=1=2")]),
         (["--last"], []),
+        (["--token", "--log-level=5"], [("log-level", "5")]),
+        (["https://a.example/?key=k+1"], [("key", "k 1"), ("key", "k+1")]),
         (["--header", "X-Key: k-123"], [("x-key", "k-123"), ("header", "X-Key: k-123")]),
         (["--header=X-Key:k-123"], [("header", "X-Key:k-123"), ("x-key", "k-123")]),
         (["https://a.example/?key=k%2D1&b=2"], [("key", "k-1"), ("b", "2")]),

@@ -33,7 +33,7 @@ _LONG_WORD: Final = re.compile(r"[A-Za-z0-9+/_-]{32,}={0,2}")
 # A name and what stands beside it, in whatever configuration or command line.
 _BESIDE: Final = re.compile(
     r"""(?<![A-Za-z0-9_])([A-Za-z_][A-Za-z0-9_-]{1,63})(?:['"]?[ \t]{0,8}(?:=>|[:=])[ \t]{0,8}['"]?|[ \t]{1,8}|>)"""
-    r"""(?=([^\s'"<>,;&#]{6,}))"""  # which may be a name itself
+    r"""(?=([^\s'"<>,;&#]{6,256}))"""  # which may be a name itself
 )
 _HEX: Final = re.compile(r"[0-9a-f]+|[0-9A-F]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
