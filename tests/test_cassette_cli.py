@@ -1966,10 +1966,10 @@ async def test_rounds_of_several_clients_are_told_apart(path: Path) -> None:
             state[str(who)] = result.pop("requestState", None)
             return result
 
-        rounds = [[await round_of(who, **more) for who in range(3)] for more in ({}, answers, answers)]
+        rounds = [await round_of(who, **more) for more in ({}, answers, answers) for who in range(3)]
     for one in (asking, again):
         del one["requestState"]
-    assert rounds == [[one] * 3 for one in (asking, again, done)]
+    assert rounds == [one for one in (asking, again, done) for _ in range(3)]
 
 
 @on_asyncio
