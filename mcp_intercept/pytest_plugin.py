@@ -154,9 +154,12 @@ def _is_name(name: Any) -> bool:
 
 def _together(outer: Mapping[str, Any], inner: Mapping[str, Any]) -> dict[str, Any]:
     """Options, of which the inner ones win; what is secret by the outer ones stays so, unless nothing is."""
+    from mcp_intercept.recording import Redaction
+
     together = {**outer, **inner}
-    if outer.get("redaction") is not None and inner.get("redaction") is not None:
-        together["redaction"] = outer["redaction"] | inner["redaction"]
+    both = [options.get("redaction") for options in (outer, inner)]
+    if all(isinstance(redaction, Redaction) for redaction in both):  # what else it may be, is judged where it is used
+        together["redaction"] = both[0] | both[1]
     return together
 
 

@@ -448,9 +448,15 @@ def test_more():
 @pytest.mark.mcp_tape(redaction=None)
 def test_nothing():
     ask("Oslo, Bergen, Rome, Paris")
+
+@pytest.mark.mcp_tape(redaction="Rome")
+def test_wrong():
+    pass
 """,
     )
-    assert project.run().status == 0
+    run = project.run()
+    assert run.outcomes == {"PASSED": ["test_more", "test_nothing"], "ERROR": ["test_wrong"]}
+    assert "InterceptError: redaction must be a Redaction, or None for none, not str" in run.text
     more, nothing = ((project.root / name).read_text(encoding="utf-8") for name in project.cassettes)
     assert [city in more for city in ("Oslo", "Bergen", "Rome", "Paris")] == [False, False, False, True]
     assert "Oslo, Bergen, Rome, Paris" in nothing
