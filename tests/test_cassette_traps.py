@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -1103,6 +1103,16 @@ async def test_what_may_differ_in_arguments_goes_by_the_same(tmp_path: Path, ign
     await ask(ignore=ignored)
 
 
+async def missed(path: Path, call: Callable[[Any], Awaitable[object]]) -> str:
+    """The report of a call that was not recorded."""
+    with pytest.raises(CassetteMissError) as failed:
+        with use_cassette(path, mode="none") as cassette:
+            async with untaped(cassette) as session:
+                with pytest.raises(Error):
+                    await call(session)
+    return str(failed.value)
+
+
 async def test_what_is_completed_may_differ_and_a_resource_goes_by_its_uri(tmp_path: Path) -> None:
     path = tmp_path / "complete.mcp.jsonl"
 
@@ -1116,12 +1126,8 @@ async def test_what_is_completed_may_differ_and_a_resource_goes_by_its_uri(tmp_p
             server.answers["resources/read"] = partial(answering, {"contents": [{"uri": "a://b", "text": "then"}]})
             await ask(session, "A")
             await session.read_resource("a://b")
-    with pytest.raises(CassetteMissError) as failed:
-        with use_cassette(path, mode="none") as cassette:
-            async with untaped(cassette) as session:
-                with pytest.raises(Error):
-                    await ask(session, "B")
-    assert pasted(str(failed.value), "ignore") == ["/argument/value"]
+    report = await missed(path, lambda session: ask(session, "B"))
+    assert pasted(report, "ignore") == ["/argument/value"]
     for ignored in (["/argument/value"], ["value"], ["/argument"]):
         with use_cassette(path, mode="none", ignore=ignored) as cassette:
             async with untaped(cassette) as session:
@@ -1143,12 +1149,8 @@ async def test_where_there_are_no_arguments_it_is_the_params_that_may_differ(tmp
         async with taped(cassette) as (session, server):
             server.answers["prompts/list"] = partial(answering, {"prompts": []})
             await page(session, "then")
-    with pytest.raises(CassetteMissError) as failed:
-        with use_cassette(path, mode="none") as cassette:
-            async with untaped(cassette) as session:
-                with pytest.raises(Error):
-                    await page(session, "now")
-    assert pasted(str(failed.value), "ignore") == ["cursor"]
+    report = await missed(path, lambda session: page(session, "now"))
+    assert pasted(report, "ignore") == ["cursor"]
     for ignored in (["cursor"], ["/cursor"], {"prompts/list": "*"}):
         with use_cassette(path, mode="none", ignore=ignored) as cassette:
             async with untaped(cassette) as session:
