@@ -489,7 +489,6 @@ async def listen_async(direction: str, message: Any) -> None:
         ({"on_frame": listen}, "on_frame must be a plain function"),
         ({"on_frame": listen_async}, "never awaited"),
     ],
-    ids=str,
 )
 async def test_options_of_the_wrong_kind_are_refused_before_anything_is_started(
     options: dict[str, Any], complaint: str

@@ -1446,7 +1446,7 @@ async def test_a_connector_id_that_is_no_str_is_refused(connector_id: Any) -> No
             CallbackClientSession(ClientSession(*streams), connector_id, MiddlewareManager())
 
 
-@pytest.mark.parametrize("manager", [None, [], [through], through, MiddlewareManager], ids=str)
+@pytest.mark.parametrize("manager", [None, [], [through], through, MiddlewareManager])
 async def test_a_manager_that_is_none_is_refused(manager: Any) -> None:
     async with wire() as (streams, _):
         with pytest.raises(UnsupportedTargetError, match="middleware_manager must be a MiddlewareManager"):
