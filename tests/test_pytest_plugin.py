@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_intercept._deck import Mode, Unused
-from mcp_intercept.pytest_plugin import MODES, UNUSED, safe_name
+from mcp_intercept.pytest_plugin._files import safe_name
+from mcp_intercept.pytest_plugin._options import MODES, UNUSED
 from mcp_intercept.recording.journal import Journal
 from tests.server import ROOT
 from tests.wire import LINE_1
@@ -619,7 +620,7 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def in_turn():
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 100
     while os.environ.get("PYTEST_XDIST_WORKER") == "gw1" and not Path("first.done").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
