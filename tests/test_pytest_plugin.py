@@ -63,7 +63,7 @@ async def ask_elsewhere():
         result = await session.call_tool("forecast", {"city": "Oslo"})
         return result.content[0].text
 """
-NOT_PASSED_ON = ("CI", "MCP_INTERCEPT_CASSETTE_MODE", "PYTEST_ADDOPTS")
+NOT_PASSED_ON = ("CI", "MCP_INTERCEPT_CASSETTE_MODE", "PYTEST_ADDOPTS", "PYTEST_XDIST_WORKER")
 HEAD = "import anyio, os, pytest, unittest\n"
 
 
