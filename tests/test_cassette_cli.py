@@ -710,7 +710,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(VALUES, VALUES)
 def test_what_was_recorded_and_redacted_is_what_would_have_been_recorded_redacted(argument: Any, answer: Any) -> None:
     params, result = {"name": "book", "arguments": {"value": argument}}, {"structuredContent": {"value": answer}}

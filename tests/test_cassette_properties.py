@@ -35,7 +35,7 @@ from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles, folder_of
 from mcp_intercept.recording.values import canonical
 
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=40)
 
 BINARY = b64encode(bytes(range(256)) * 20).decode()
 HUGE = ["x" * 70_000, "€\n" * 40_000, "\ud800" * 66_000, BINARY, BINARY[:-1], " " + BINARY, "0" * 5000, BINARY * 20]
@@ -472,7 +472,7 @@ def use_all(path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(st.integers(0, 2**32))
 def test_a_damaged_file_loads_or_is_refused_with_its_line(kind: str, seed: int) -> None:
     chance = random.Random(seed)
@@ -503,7 +503,7 @@ def test_a_damaged_file_loads_or_is_refused_with_its_line(kind: str, seed: int) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @example(3581)
 @given(st.integers(0, 2**32))
 def test_a_damaged_journal_is_recovered_or_refused_with_its_line(kind: str, seed: int) -> None:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mcp_intercept.errors import InterceptError
@@ -452,7 +452,7 @@ redactors = st.sampled_from(
 )
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@settings(max_examples=300)
 @example(Redactor(Redaction(patterns=["[A-Z]+"])), {"a": {"Password": "NoNE"}}, "tools/call")
 @given(redactors, objects, st.sampled_from(["tools/call", "tools/list", "acme/unknown", "elicitation/create"]))
 def test_redaction_is_idempotent_deterministic_and_keeps_all_but_what_strings_say(
@@ -472,14 +472,14 @@ def test_redaction_is_idempotent_deterministic_and_keeps_all_but_what_strings_sa
     assert redactor.error(redactor.error(error)) == redactor.error(error)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(redactors, texts)
 def test_the_same_holds_of_text(redactor: Redactor, text: str) -> None:
     once = redactor.text(text)
     assert redactor.text(once) is once
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(values, st.text(max_size=10), st.text(max_size=10))
 def test_the_value_of_a_variable_is_left_nowhere(value: Any, before: str, after: str) -> None:
     redactor = Redactor(Redaction(env=["MY_TOKEN"]), {"MY_TOKEN": "ada-1815-ada"})

@@ -982,7 +982,7 @@ def nested(schema: dict[str, Any]) -> list[Json]:
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(pairs(), st.lists(VALUES, min_size=12, max_size=12))
 def test_whatever_was_taken_is_taken_if_nothing_breaks(pair: tuple[Json, Json], values: list[Json]) -> None:
     old, new = pair
@@ -994,7 +994,7 @@ def test_whatever_was_taken_is_taken_if_nothing_breaks(pair: tuple[Json, Json], 
         assert was or not now or judged["gives"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SCHEMAS)
 def test_nothing_has_changed_from_a_schema_to_itself(schema: Json) -> None:
     assert takes(schema, copy.deepcopy(schema)) == gives(schema, copy.deepcopy(schema)) == []
@@ -1003,7 +1003,7 @@ def test_nothing_has_changed_from_a_schema_to_itself(schema: Json) -> None:
     assert not breaks(gives(schema, wrapped))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.dictionaries(NAMES, SCHEMAS, max_size=2), SCHEMAS)
 def test_a_property_that_may_be_left_out_can_always_be_added(properties: dict[str, Json], schema: Json) -> None:
     old = {"type": "object", "properties": properties}
@@ -1034,7 +1034,7 @@ ARGUMENTS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(ARGUMENTS, ARGUMENTS, st.lists(st.dictionaries(NAMES, SCALARS, max_size=2), min_size=8, max_size=8))
 def test_arguments_that_were_named_are_taken_if_nothing_breaks(old: Json, new: Json, values: list[Json]) -> None:
     changes = compare(with_tool(inputSchema=old), with_tool(inputSchema=new))

@@ -309,7 +309,7 @@ def layer_of(kind: str, name: int, log: list[int]) -> AnyMiddleware:
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(kinds=st.lists(layer_kinds, max_size=12))
 def test_a_chain_of_layers_that_pass_on_is_its_end(backend: str, kinds: list[str]) -> None:
     log: list[int] = []

@@ -1153,7 +1153,7 @@ def rebuilt(context: MiddlewareContext[Any], way: Way) -> MiddlewareContext[Any]
 
 @pytest.mark.parametrize("way", [assigned, copied])
 @pytest.mark.parametrize("method", SENT)
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(data=st.data())
 def test_a_message_rebuilt_from_its_context_is_the_same_frame(method: str, way: Way, data: st.DataObject) -> None:
     model = params_class(method)

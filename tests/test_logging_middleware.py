@@ -359,7 +359,7 @@ async def test_names_from_outside_cannot_forge_a_line_or_reach_the_terminal() ->
     assert record.getMessage().startswith(f"prompts/get {escaped} ok in ")
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.text(), st.text(), st.text(max_size=50).map(lambda text: text * 9))
 def test_whatever_the_strings_a_record_is_one_printable_line(method: str, name: str, text: str) -> None:
     log = Log()

@@ -468,7 +468,7 @@ DURATIONS = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(st.lists(DURATIONS, min_size=1, max_size=120))
 def test_percentiles_are_within_one_percent_of_the_exact_ones(durations: list[float]) -> None:
     stats = stats_of(durations)
@@ -481,7 +481,7 @@ def test_percentiles_are_within_one_percent_of_the_exact_ones(durations: list[fl
     assert stats.count == len(durations)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"), DURATIONS), min_size=1, max_size=60))
 def test_the_percentiles_of_a_sum_are_those_of_all_its_messages(messages: list[tuple[str, str, float]]) -> None:
     clock = Clock()
@@ -501,7 +501,6 @@ def test_the_percentiles_of_a_sum_are_those_of_all_its_messages(messages: list[t
     assert snapshot.totals == snapshot.calls == snapshot.by_method["tools/call"]
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=0), min_size=1))
 def test_percentiles_of_times_that_no_clock_can_tell_stay_between_the_shortest_and_the_longest(
     durations: list[float],
@@ -640,7 +639,7 @@ def test_the_windows_forget_what_was_before_them() -> None:
     assert metrics.snapshot().last_hour.count == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 3000).map(lambda quarters: quarters / 4), max_size=40))
 def test_the_windows_count_what_ended_in_their_seconds(pauses: list[float]) -> None:
     clock = Clock()
@@ -815,7 +814,7 @@ def test_a_tool_call_that_a_server_sends_is_none_of_a_tool() -> None:
 TEXT = st.text(st.characters(exclude_categories=()))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=20))
 def test_whatever_the_names_prometheus_can_read_them(names: list[tuple[str, str, str]]) -> None:
     metrics = MetricsMiddleware(max_series=10, max_connections=5)

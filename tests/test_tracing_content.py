@@ -56,7 +56,7 @@ def strictly_read(text: str) -> Any:
 # JSON of at most so many characters.
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(JSON_LIKE, st.integers(MIN_LENGTH, 200))
 def test_it_is_valid_json_and_never_longer_than_the_cap(value: Any, limit: int) -> None:
     text = to_json(value, limit)
@@ -64,7 +64,7 @@ def test_it_is_valid_json_and_never_longer_than_the_cap(value: Any, limit: int) 
     assert len(text) <= limit
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(JSON_LIKE, st.integers(MIN_LENGTH, 200))
 def test_what_fits_is_shown_as_it_is(value: Any, limit: int) -> None:
     whole = json.dumps(value)
@@ -72,14 +72,14 @@ def test_what_fits_is_shown_as_it_is(value: Any, limit: int) -> None:
         assert to_json(value, limit) == whole
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JSON_LIKE)
 def test_with_room_for_all_nothing_is_cut(value: Any) -> None:
     whole = json.dumps(value)
     assert to_json(value, 2 * len(whole) + 100) == whole
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JSON_LIKE, st.integers(MIN_LENGTH, 60))
 def test_what_does_not_fit_is_marked(value: Any, limit: int) -> None:
     if len(json.dumps(value)) > limit:
