@@ -173,13 +173,16 @@ def test_a_reader_who_leaves_is_no_reason_for_a_traceback(path: Path) -> None:
         assert process.wait(60) == 1
 
 
-def test_a_pipe_that_breaks_is_left_to_the_command_itself(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", [["show", "--json"], ["verify"]])
+def test_a_pipe_that_breaks_is_left_to_the_command_itself(
+    command: list[str], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def leave(path: Path) -> None:
         raise BrokenPipeError
 
     monkeypatch.setattr("mcp_intercept._cassette_cli.lines.CassetteFile", leave)
     monkeypatch.setattr("os.dup2", lambda *descriptors: None)
-    assert cassette("show", "--json", path) == 1
+    assert cassette(*command, path) == 1
 
 
 # --- show ------------------------------------------------------------------------------------------------------------
@@ -660,6 +663,44 @@ def test_redact_knows_what_else_is_secret(path: Path, capsys: Captured, monkeypa
     assert "no regular expression" in refused(capsys, "redact", path, "--pattern", "(")
 
 
+def test_redact_and_verify_take_folders_and_several_files_and_go_on_where_one_is_damaged(
+    path: Path, capsys: Captured
+) -> None:
+    folder, damaged = Path("cassettes"), Path("cassettes/b.mcp.jsonl")
+    (folder / "deep").mkdir(parents=True)
+    whole = [path, folder / "a.mcp.jsonl", folder / "deep" / "c.mcp.jsonl"]
+    for number, each in enumerate(whole):
+        write(each, *call(1, code="four", **({"password": "hunter22"} if number else {})))
+    damaged.write_bytes(b'{"format":"mcp-cassette","version":1}\nnonsense\n')
+    (folder / "d.mcp.jsonl.part").write_text("of a recording")
+
+    for command in (["verify", path, folder], ["redact", path, "--key", "code", folder, "--dry-run"]):
+        assert cassette(*command) == 2
+        out, error = capsys.readouterr()
+        assert error.startswith(f"mcp-intercept: {damaged}, line 2: ")
+        assert all(str(each) in out for each in whole)
+    assert all(b"hunter22" in each.read_bytes() for each in whole[1:])
+    damaged.unlink()
+
+    assert cassette("verify", path, folder) == 0
+    assert [line.partition(":")[0] for line in said(capsys).splitlines() if "sound" in line] == list(map(str, whole))
+    assert cassette("redact", path, "--key", "code", folder) == 0
+    assert said(capsys).splitlines() == [
+        f"{whole[0]}: 1 value replaced",
+        f"{whole[1]}: 2 values replaced",
+        f"{whole[2]}: 2 values replaced",
+        "what replays it has to redact the same: give use_cassette(..., redaction=Redaction(...)) these options",
+    ]
+    assert not any(b"hunter22" in each.read_bytes() for each in whole)
+
+    for several in ([path, folder / "a.mcp.jsonl"], [folder]):
+        assert "--output goes with one cassette" in refused(capsys, "redact", *several, "-o", "new.mcp.jsonl")
+    assert "one cassette is compared" in refused(capsys, "verify", path, whole[1], "--url", "http://127.0.0.1:9/")
+    Path("empty").mkdir()
+    for command in ("verify", "redact"):
+        assert refused(capsys, command, "empty") == "mcp-intercept: there is no cassette in empty\n"
+
+
 def test_redact_goes_over_large_values_and_can_write_elsewhere(path: Path, capsys: Captured) -> None:
     other = Path("public.mcp.jsonl")
     side_files = SideFiles(path)
@@ -809,7 +850,7 @@ def test_scan_goes_on_where_a_file_cannot_be_read(path: Path, capsys: Captured) 
     assert "b.mcp.jsonl: No such file" in shown.err
 
 
-@pytest.mark.parametrize("command", ["show", "verify", "redact", "prune", "serve"])
+@pytest.mark.parametrize("command", ["show", "prune", "serve"])
 def test_a_folder_is_no_cassette(command: str, path: Path, capsys: Captured) -> None:
     assert "is a folder" in refused(capsys, command, Path("."), *(["1"] if command == "prune" else []))
 

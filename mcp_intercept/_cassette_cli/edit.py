@@ -21,6 +21,7 @@ from mcp_intercept._cassette_cli.lines import (
     plain,
     redactor_of,
     say,
+    tried,
 )
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, InterceptError
@@ -102,14 +103,37 @@ class _Cleaner:
         return self._new.store(after)
 
 
-def redact(path: Path, output: Path | None, redaction: Redaction, *, dry_run: bool) -> int:
-    """Take secrets out of a cassette.
+def redact(paths: Collection[Path], output: Path | None, redaction: Redaction, *, dry_run: bool) -> int:
+    """Take secrets out of cassettes.
+
+    Args:
+        paths: Cassettes, or folders with cassettes.
+        output: Where to put the one there is; without, each is replaced.
+        redaction: What is secret beside what is known to be.
+        dry_run: Only say what would be done.
 
     Returns:
         The exit code.
     """
-    target = output or path
+    if output is not None and (len(paths) > 1 or any(path.is_dir() for path in paths)):
+        raise InterceptError("--output goes with one cassette; without it, each is replaced")
     redactor = redactor_of(redaction)
+    replaced = 0
+
+    def clean(path: Path) -> None:
+        nonlocal replaced
+        replaced += _redact(path, output or path, redactor, dry_run=dry_run)
+
+    _, wrong = tried(paths, clean)
+    if replaced and not dry_run and redaction != Redaction():
+        say("what replays it has to redact the same: give use_cassette(..., redaction=Redaction(...)) these options")
+    if wrong:
+        raise CassetteError("; not redacted either: ".join(wrong))
+    return 0
+
+
+def _redact(path: Path, target: Path, redactor: Redactor, *, dry_run: bool) -> int:
+    """Take secrets out of one; the value is how many there were."""
     with opened_for_change(path) as file:
         old, new = SideFiles(path), _Unwritten(target) if dry_run else SideFiles(target)
         if not dry_run:
@@ -126,13 +150,11 @@ def redact(path: Path, output: Path | None, redaction: Redaction, *, dry_run: bo
         done = f"{counted(cleaner.replaced, 'value')} replaced"
         if dry_run:
             say(f"{printable(str(path), 1000)}: {done.replace(' replaced', '')} would be replaced")
-            return 0
+            return cleaner.replaced
         if cleaner.replaced or target != path:
             _write(file, target, lines)
     say(f"{printable(str(target), 1000)}: {done}")
-    if cleaner.replaced and redaction != Redaction():
-        say("what replays it has to redact the same: give use_cassette(..., redaction=Redaction(...)) these options")
-    return 0
+    return cleaner.replaced
 
 
 class _Unwritten(SideFiles):

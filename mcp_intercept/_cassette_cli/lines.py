@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,57 @@ def opened_for_change(path: Path) -> Generator[CassetteFile, None, None]:
         if journal.exists() and is_locked(journal):
             raise CassetteLockedError(f"{path} is being recorded; let the recording end first", path=path)
         yield file
+
+
+def told(error: OSError, path: Path | None = None) -> str:
+    """What an error of the system says, and of which file.
+
+    Args:
+        error: The error.
+        path: The file, if the error does not say it.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    file = error.filename or path
+    return f"{file}: {reason}" if file else reason
+
+
+def tried(paths: Collection[Path], do: Callable[[Path], None], *, journals: bool = False) -> tuple[int, list[str]]:
+    """Do something with each cassette, also if it cannot be done with another.
+
+    Args:
+        paths: Cassettes, and folders, which stand for all cassettes in them.
+        do: What to do.
+        journals: Whether the journals of recordings that are in a folder count, too.
+
+    Returns:
+        With how many it was done, and what was wrong with the others.
+
+    Raises:
+        CassetteError: There are none.
+    """
+    files = 0
+    wrong: list[str] = []
+    for path in _files_in(paths, ("*.mcp.jsonl", "*.mcp.jsonl.part*") if journals else ("*.mcp.jsonl",)):
+        files += 1
+        try:
+            do(path)
+        except BrokenPipeError:
+            raise
+        except CassetteError as error:
+            wrong.append(str(error))
+        except OSError as error:
+            wrong.append(told(error, path))
+    if not files:
+        raise CassetteError(f"there is no cassette in {' or '.join(map(str, paths))}")
+    return files - len(wrong), wrong
+
+
+def _files_in(paths: Iterable[Path], patterns: Collection[str]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted({found for pattern in patterns for found in path.rglob(pattern)})
+        else:
+            yield path
 
 
 def redactor_of(redaction: Redaction) -> Redactor:

@@ -73,8 +73,9 @@ def _add(commands: Commands, name: str, run: Callable[[Namespace], int], summary
         except BrokenPipeError:
             raise
         except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
-            raise InterceptError(f"{error.filename}: {reason}" if error.filename else reason) from None
+            from mcp_intercept._cassette_cli.lines import told
+
+            raise InterceptError(told(error)) from None
 
     description = f"{summary[:1].upper()}{summary[1:]}.{details and ' '}{details}"
     parser: _Parser = commands.add_parser(name, help=summary, description=description)
@@ -144,6 +145,10 @@ def _variable(text: str) -> tuple[str, str]:
 
 def _file(parser: ArgumentParser, name: str = "FILE", help: str = "the cassette") -> None:  # noqa: A002 - as in argparse
     parser.add_argument(name.lower(), metavar=name, type=Path, help=help)
+
+
+def _files(parser: ArgumentParser, help: str) -> None:  # noqa: A002 - as in argparse
+    parser.add_argument("files", metavar="FILE", type=Path, nargs="+", help=help)
 
 
 def _output(parser: ArgumentParser, help: str, *, required: bool = False) -> None:  # noqa: A002 - as in argparse
@@ -228,13 +233,14 @@ def _verify(commands: Commands) -> None:
         commands, "verify", _run_verify, "check that a cassette is sound, and still true of its server", details
     )
     parser.usage = (
-        "mcp-intercept cassette verify FILE [--server NAME] [--calls | --all-calls] [--timeout SECONDS]\n"
+        "mcp-intercept cassette verify FILE ... [--server NAME]\n"
+        "       mcp-intercept cassette verify FILE [--server NAME] [--calls | --all-calls] [--timeout SECONDS]\n"
         "                                      [--fail-on WHAT] [--json]\n"
         "                                      [--url URL [--header 'NAME: VALUE' ...] |\n"
         "                                       [--env NAME[=VALUE] ...] -- COMMAND ...]"
     )
     parser.takes_command = True
-    _file(parser)
+    _files(parser, "a cassette; also several, or a folder with cassettes, where these are not compared with a server")
     parser.add_argument("--server", metavar="NAME", help="which server of the cassette it is, if there are several")
     parser.add_argument("--url", help="where the server listens, instead of a command that starts it")
     several: dict[str, Any] = {"action": "append", "default": []}
@@ -264,7 +270,7 @@ def _verify(commands: Commands) -> None:
 
 
 def _run_verify(arguments: Namespace) -> int:
-    from mcp_intercept._cassette_cli.verify import verify_file
+    from mcp_intercept._cassette_cli.verify import verify_files
 
     command: Sequence[str] | None = arguments.command
     if command is not None and not command:
@@ -285,7 +291,9 @@ def _run_verify(arguments: Namespace) -> int:
         ):
             if given:
                 raise InterceptError(f"{option} needs a server to compare with: --url URL, or -- COMMAND ...")
-        return verify_file(arguments.file, arguments.server)
+        return verify_files(arguments.files, arguments.server)
+    if len(arguments.files) > 1:
+        raise InterceptError(f"one cassette is compared with a server, not {len(arguments.files)}")
     if arguments.header and command:
         raise InterceptError("--header goes with --url; what a command is to have, give with --env")
     if arguments.env and not command:
@@ -293,7 +301,7 @@ def _run_verify(arguments: Namespace) -> int:
     from mcp_intercept._cassette_cli.live import Handed, verify_live
 
     return verify_live(
-        arguments.file,
+        arguments.files[0],
         arguments.server,
         target,
         Handed(
@@ -310,9 +318,10 @@ def _run_verify(arguments: Namespace) -> int:
 
 def _redact(commands: Commands) -> None:
     details = "It may be run again and again. Use `scan` to see what is left."
-    parser = _add(commands, "redact", _run_redact, "take secrets out of a cassette", details)
-    _file(parser)
-    _output(parser, "write to this file instead")
+    parser = _add(commands, "redact", _run_redact, "take secrets out of cassettes", details)
+    parser.takes_several = True
+    _files(parser, "a cassette, or a folder with cassettes")
+    _output(parser, "write to this file instead, if it is one cassette")
     _secrets(parser)
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
 
@@ -322,7 +331,7 @@ def _run_redact(arguments: Namespace) -> int:
     from mcp_intercept.recording.redaction import Redaction
 
     redaction = Redaction(keys=arguments.key, patterns=arguments.pattern, env=arguments.env, allow=arguments.allow)
-    return redact(arguments.file, arguments.output, redaction, dry_run=arguments.dry_run)
+    return redact(arguments.files, arguments.output, redaction, dry_run=arguments.dry_run)
 
 
 def _scan(commands: Commands) -> None:
@@ -332,9 +341,7 @@ def _scan(commands: Commands) -> None:
     )
     parser = _add(commands, "scan", _run_scan, "look for secrets that got into cassettes", details)
     parser.takes_several = True
-    parser.add_argument(
-        "files", metavar="FILE", type=Path, nargs="+", help="a cassette, a journal, or a folder with cassettes"
-    )
+    _files(parser, "a cassette, a journal, or a folder with cassettes")
     _secrets(parser)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from mcp_intercept._cassette_cli.lines import counted, plain, redactor_of, say
+from mcp_intercept._cassette_cli.lines import counted, plain, redactor_of, say, tried
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, CassetteFormatError
 from mcp_intercept.recording.lines import FORMAT
@@ -30,21 +30,17 @@ def scan_files(paths: Collection[Path], redaction: Redaction) -> int:
         The exit code.
     """
     redactor = redactor_of(redaction)
-    files = findings = 0
-    unread: list[str] = []
-    for path in _files_in(paths):
-        files += 1
-        try:
-            findings += _scan_file(path, redactor)
-        except (CassetteError, OSError) as error:
-            # The others may hold secrets all the same.
-            unread.append(str(error) if isinstance(error, CassetteError) else f"{path}: {error.strerror}")
-    if not files:
-        raise CassetteError(f"there is no cassette in {' or '.join(map(str, paths))}")
-    looked = counted(files - len(unread), "file")
+    findings = 0
+
+    def look(path: Path) -> None:
+        nonlocal findings
+        findings += _scan_file(path, redactor)
+
+    files, unread = tried(paths, look, journals=True)
+    looked = counted(files, "file")
     if findings:
         say(f"{counted(findings, 'finding')} in {looked}")
-    elif files > len(unread) or not unread:
+    elif files:
         say(f"nothing found in {looked}")
     if unread:
         raise CassetteError("; not looked at either: ".join(unread))
@@ -60,14 +56,6 @@ def _scan_file(path: Path, redactor: Redactor) -> int:
             where = printable(redactor.text(finding.where), 1000)
             say(f"{printable(str(path), 1000)}:{number}: {finding.kind}{f' at {where}' if where else ''}")
     return findings
-
-
-def _files_in(paths: Iterable[Path]) -> Iterator[Path]:
-    for path in paths:
-        if path.is_dir():
-            yield from sorted({*path.rglob("*.mcp.jsonl"), *path.rglob("*.mcp.jsonl.part*")})
-        else:
-            yield path
 
 
 def _values(path: Path) -> Iterator[tuple[int, Any]]:

@@ -1,25 +1,38 @@
-"""`cassette verify` without a server: whether a cassette is sound."""
+"""`cassette verify` without a server: whether cassettes are sound."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 
-from mcp_intercept._cassette_cli.lines import check_server, counted, opened, say
+from mcp_intercept._cassette_cli.lines import check_server, counted, opened, say, tried
 from mcp_intercept._context import printable
+from mcp_intercept.errors import CassetteError
 from mcp_intercept.recording.journal import journal_of
 from mcp_intercept.recording.stored import SideFiles
 
 
-def verify_file(path: Path, server: str | None) -> int:
-    """Read all of a cassette, with the files that belong to it, and say what it has.
+def verify_files(paths: Collection[Path], server: str | None) -> int:
+    """Read all of cassettes, with the files that belong to them, and say what they have.
+
+    Args:
+        paths: Cassettes, or folders with cassettes.
+        server: A server that they have to have.
 
     Returns:
         The exit code.
 
     Raises:
-        CassetteFormatError: It is damaged.
+        CassetteError: One is damaged; the others have been read all the same.
     """
+    _, wrong = tried(paths, lambda path: _verify(path, server))
+    if wrong:
+        raise CassetteError("; not sound either: ".join(wrong))
+    return 0
+
+
+def _verify(path: Path, server: str | None) -> None:
     with opened(path) as file:
         if server is not None:
             check_server(file, server)
@@ -39,4 +52,3 @@ def verify_file(path: Path, server: str | None) -> int:
         say(f"  nothing refers to {counted(len(strangers), 'file')} in {printable(folder.name)}: {listed}")
     if journal_of(path).exists():
         say(f"  {printable(journal_of(path).name)} is there: it is being recorded, or that has not come to its end")
-    return 0
