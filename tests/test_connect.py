@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import mcp
 import mcp.types as types
 import pytest
 from mcp import ClientSession
@@ -19,6 +18,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from mcp_intercept import CallbackClientSession, CallOptions, MiddlewareContext, MiddlewareManager, connect
 from mcp_intercept.errors import InterceptError, MiddlewareError, UnsupportedTargetError
+from tests.ears import Error
 from tests.server import STDIO, http_server, make_server
 from tests.wire import LINE_1, wire
 
@@ -452,7 +452,7 @@ async def test_a_server_that_is_refused_leaves_nothing_behind(where: str, mode: 
                 raise AssertionError("it was refused")
         assert raised.value is refusal
         [session] = sessions
-        with pytest.raises((anyio.ClosedResourceError, getattr(mcp, "McpError" if LINE_1 else "MCPError"))):
+        with pytest.raises((anyio.ClosedResourceError, Error)):
             await session.client_session.list_tools()
     if where == "stdio":
         with pytest.raises(ProcessLookupError):
@@ -551,3 +551,35 @@ async def test_options_of_a_call_may_be_of_a_class_of_ones_own() -> None:
     async with wire() as (streams, server), connect(streams, set_options) as session:
         await session.send_ping()
         assert len(server.sent("ping")) == 1
+
+
+LATE = """
+import json, sys
+
+for text in sys.stdin:
+    frame = json.loads(text)
+    if frame["method"] == "initialize" and sys.argv[1] == "answers":
+        about = {"capabilities": {}, "serverInfo": {"name": "late", "version": "1"}}
+        result = {**about, "protocolVersion": frame["params"]["protocolVersion"]}
+        print(json.dumps({"jsonrpc": "2.0", "id": frame["id"], "result": result}), flush=True)
+    elif frame["method"] == "initialize":
+        sys.stdin.read()
+said = {"level": "info", "data": "I have been left"}
+print(json.dumps({"jsonrpc": "2.0", "method": "notifications/message", "params": said}), flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handshake", "ends"), [("answers", "well"), ("answers", "with an error"), ("waits", "before it began")]
+)
+async def test_what_a_server_says_as_it_is_left_changes_nothing(handshake: str, ends: str) -> None:
+    server = [sys.executable, "-c", LATE, handshake]
+    ended: BaseException | None = None
+    with anyio.fail_after(60):
+        try:
+            async with connect(server, timeout=0.2 if handshake == "waits" else None, mode="legacy"):
+                if ends == "with an error":
+                    raise KeyError("mine")
+        except Exception as error:
+            ended = error
+    assert type(ended) is {"well": type(None), "with an error": KeyError, "before it began": Error}[ends]

@@ -175,6 +175,7 @@ def is_running(state: dict[str, Any]) -> bool:
 
 async def handshake(session: ClientSession, mode: str) -> None:
     """Negotiate the protocol; line 1 knows only the handshake."""
+    _take_what_comes_late(session)
     await session.initialize()
 
 
@@ -227,8 +228,8 @@ def _abandon(session: ClientSession, error: BaseException, reason: str) -> None:
 def _take_what_comes_late(session: ClientSession) -> None:
     """Have the stream that a session reads from accept messages after it was closed, and forget them.
 
-    Servers of line 1 answer a call that was called off. Where the session has been left meanwhile, the SDK's stdio
-    transport fails on the closed stream, and its failure would replace whatever the session was left with.
+    Servers of line 1 answer a call that was called off, and any server may say something as it is left. The SDK's stdio
+    transport then fails on the closed stream, and its failure would replace whatever the session was left with.
     """
     stream: Any = session._read_stream
     while (below := getattr(stream, "untapped", None)) is not None:
