@@ -129,7 +129,7 @@ class Deck:
         self._unused_option: Unused = unused
         self._save_on_failure = save_on_failure
         self._timing = timing
-        self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False))
+        self._redactor = Redactor(redaction if redaction is not None else Redaction(defaults=False), learns=True)
         self._servers = servers
         # Names that were given to several.
         self._ambiguous: set[str] = set()

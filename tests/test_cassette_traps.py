@@ -263,6 +263,49 @@ async def test_fields_called_input_tokens_progress_token_or_api_key_are_no_troub
             assert await use(session) == live
 
 
+@pytest.mark.parametrize("token", ["at-123456789abc", "Zk4x8QnLw2Rt6Yp0Vb3Mh7Jd9Sf1Ga5C"])
+async def test_what_was_a_secret_is_one_wherever_it_is_said_again(tmp_path: Path, token: str) -> None:
+    path = tmp_path / "tokens.mcp.jsonl"
+    password = "hunter2secretX"
+
+    async def answer(frame: Frame) -> Frame:
+        arguments = frame["params"]["arguments"]
+        texts = {
+            "login": f"welcome {arguments.get('user')}, {arguments.get('password')!r} is right",
+            "begin": json.dumps({"note": f"send {token}", "access_token": token}),
+        }
+        text = texts.get(frame["params"]["name"], f"used {arguments}")
+        return {"content": [{"type": "text", "text": text}]}
+
+    async def use(session: Any) -> list[str]:
+        welcome = (await call_plainly(session, "login", {"user": "bob", "password": password})).content[0].text
+        given = json.loads((await call_plainly(session, "begin", {})).content[0].text)["access_token"]
+        asked = [
+            {"x": given},
+            {"headers": [f"Bearer {given}"], "limit": 3},
+            {"q": password},
+            {"q": welcome.split("'")[1]},
+        ]
+        return [(await call_plainly(session, "use", arguments)).content[0].text for arguments in asked]
+
+    with use_cassette(path) as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = answer
+            live = await use(session)
+    assert token in live[0]
+    written = path.read_text(encoding="utf-8")
+    assert token not in written
+    assert password not in written
+    assert "welcome bob" in written
+    with use_cassette(path, mode="none", unused="fail") as cassette:
+        async with untaped(cassette) as session:
+            assert len(await use(session)) == len(live)
+    with use_cassette(path, mode="verify") as cassette:
+        async with taped(cassette) as (session, server):
+            server.answers["tools/call"] = answer
+            assert await use(session) == live
+
+
 async def test_two_sessions_in_one_file_get_their_own_answers_also_with_new_episodes(tmp_path: Path) -> None:
     path = tmp_path / "two.mcp.jsonl"
 

@@ -101,7 +101,7 @@ class Served:
         self._file = file
         self._server = server
         self._rules = Rules(order=order)
-        self._redactor = Redactor(Redaction())
+        self._redactor = Redactor(Redaction(), learns=True)
         self._most = max(one.connection for one in file if one.server == server)
         self._opened = 0
         self._replay = self._begin()

@@ -178,6 +178,10 @@ MAX_NESTED: Final = 6
 # After so many rounds over one text, whatever still changes is of a user's patterns that never come to rest.
 _MAX_ROUNDS: Final = 8
 
+_SHORTEST_LEARNED: Final = 8
+_MOST_LEARNED: Final = 64
+"""How many values are looked for at once: each costs a search in every text."""
+
 Found: TypeAlias = Callable[[str, str, str], None]
 """Told of each secret: the JSON pointer to it, what it looks like, and it."""
 
@@ -189,14 +193,18 @@ class Redactor:
     over once it leaves alone. Made once, it may be used from several threads.
 
     Not found is what only a reader would know for a secret: in a sentence (`the password is ...`), in a number, in the
-    name of a key, in what is compressed or encoded, and what was a secret elsewhere but stands here without a name.
+    name of a key, in what is compressed or encoded, and what was a secret elsewhere but stands here without a name,
+    unless it learns.
 
     Args:
         redaction: What is secret.
         environ: Instead of `os.environ`; read here and not again. What else is known comes with `also()`.
+        learns: Whether what was secret by its name is looked for from then on, whatever it is called: a token that a
+            server has given is sent back to it, and a password is said again. What comes of a message depends on those
+            before it, then.
     """
 
-    def __init__(self, redaction: Redaction, environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, redaction: Redaction, environ: Mapping[str, str] | None = None, *, learns: bool = False) -> None:
         self.redaction: Final = redaction
         self._function = redaction.function
         self._defaults = redaction.defaults
@@ -211,6 +219,9 @@ class Redactor:
         self.too_short: Final = tuple(name for name, value in given.items() if 0 < len(value) < MIN_ENV_LENGTH)
         """The variables whose values are too short to be looked for."""
         self._without_value = {name for name, value in given.items() if not value}
+        self._learns = learns
+        self._learned: dict[str, str] = {}
+        """What stands in for values that were secret by their names, the latest last."""
         self._known = KnownValues(redaction.env)
         self._look_for(given.items())
 
@@ -269,8 +280,11 @@ class Redactor:
         return text if self._is_idle else self._leaf(text, DATA, self._root(), 0)
 
     def _whole(self, method: str, value: dict[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = self._walk(value, PROTOCOL if method in METHODS else DATA, self._root(), 0)
-        return found
+        mode = PROTOCOL if method in METHODS else DATA
+        learned = self._learned
+        found: dict[str, Any] = self._walk(value, mode, self._root(), 0)
+        # What was learned at the end may stand at the beginning, too.
+        return found if self._learned is learned else self._walk(found, mode, self._root(), 0)
 
     def _root(self) -> str | None:
         # Pointers are made only for those who ask.
@@ -302,6 +316,8 @@ class Redactor:
                     if changed is None:
                         changed = dict(value)
                     changed[key] = new
+                    if self._learns and inner == HIDDEN != mode and type(member) is str:
+                        self._learn(member, new)
             return value if changed is None else changed
         if is_array(value):
             copy: list[Any] | None = None
@@ -372,10 +388,24 @@ class Redactor:
             self._verdicts[key] = verdict
         return verdict
 
+    def _learn(self, value: str, hidden: str) -> None:
+        """Look for a value from now on, and write what stands in for it here: so links between calls stay."""
+        secret, written = after_scheme(value).strip(), after_scheme(hidden).strip()
+        if secret in self._learned or len(secret) < _SHORTEST_LEARNED:
+            return
+        if is_no_word(secret) and is_placeholder(written):
+            latest = [*self._learned.items()][1 - _MOST_LEARNED :]
+            self._learned = {**dict(latest), secret: written}
+
     # Strings.
 
     def _leaf(self, text: str, mode: int, where: str | None, nested: int) -> str:
         new = text if self._known.pattern is None else self._without_known(text, where, encoded=mode == ENCODED)
+        if self._learned and mode != ENCODED and len(new) >= _SHORTEST_LEARNED:
+            for secret, written in self._learned.items():
+                if secret in new:
+                    self._note(where, "key name", secret)
+                    new = new.replace(secret, written)
         if mode in (OPAQUE, ENCODED):
             return new
         if self._function is not None:
