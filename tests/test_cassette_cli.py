@@ -33,7 +33,7 @@ from mcp_intercept._cli import main
 from mcp_intercept._sdk import line
 from mcp_intercept.recording.frames import Frame
 from mcp_intercept.recording.interactions import Interaction
-from mcp_intercept.recording.journal import Journal
+from mcp_intercept.recording.journal import Journal, journal_of
 from mcp_intercept.recording.recorder import Recorder
 from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile, write_cassette
@@ -138,6 +138,17 @@ def test_a_file_that_is_not_there_is_told_in_one_sentence(command: str, path: Pa
     more = {"prune": ["1"], "convert": ["-o", "new.mcp.jsonl"]}.get(command, [])
     assert refused(capsys, command, path, *more) == f"mcp-intercept: {path}: No such file or directory\n"
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["show", "verify", "redact", "prune", "serve"])
+def test_a_recording_that_has_not_come_to_its_end_is_told_by_either_name(
+    command: str, path: Path, capsys: Captured
+) -> None:
+    journal = journal_of(path)
+    journal.write_text('{"format":"mcp-cassette-journal","version":1,"mode":"once"}\n', encoding="utf-8")
+    for name in (path, journal):
+        error = refused(capsys, command, name, *(["1"] if command == "prune" else []))
+        assert "of a recording that has not come to its end; `mcp-intercept cassette recover` makes" in error
 
 
 @pytest.mark.parametrize("command", ["show", "verify", "redact", "prune", "serve"])

@@ -459,6 +459,31 @@ def test_a_side_file_of_any_mime_type_reads_back(tmp_path: Path) -> None:
     assert {side.parent for side in files.folder.rglob("*")} == {files.folder}
 
 
+@pytest.mark.parametrize("recorded", ["\n", "\r\n"])
+def test_a_side_file_whose_lines_end_as_another_system_has_it_reads_back(tmp_path: Path, recorded: str) -> None:
+    files = SideFiles(tmp_path / "x.mcp.jsonl")
+    value = {"text": f"a line{recorded}" * 20_000}
+    written = files.store(value)
+    [file] = files.folder.iterdir()
+    as_recorded = file.read_bytes()
+    lf = as_recorded.replace(b"\r\n", b"\n")
+    for checked_out in (lf, lf.replace(b"\n", b"\r\n")):
+        file.write_bytes(checked_out)
+        assert files.load(written) == value
+    file.write_bytes(as_recorded.replace(b"line", b"LINE"))
+    with pytest.raises(CassetteFormatError, match=r"restore it, .*`\*\.mcp\.files/\*\* -text"):
+        files.load(written)
+
+
+def test_a_binary_side_file_is_what_it_was_or_refused(tmp_path: Path) -> None:
+    files = SideFiles(tmp_path / "x.mcp.jsonl")
+    written = files.store({"mimeType": "image/png", "blob": b64encode(b"\x89PNG\n" * 1000).decode()})
+    [file] = files.folder.iterdir()
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    with pytest.raises(CassetteFormatError, match="not what it was"):
+        files.load(written)
+
+
 def test_the_name_of_a_side_file_depends_on_no_table_of_the_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -463,6 +463,28 @@ def test_wrong():
     assert "Oslo, Bergen, Rome, Paris" in nothing
 
 
+def test_a_fixture_of_a_project_that_gives_something_else_is_named(project: Project) -> None:
+    given = {
+        "mcp_tape_dir": ("None", "the fixture mcp_tape_dir gives a path, not None"),
+        "mcp_tape_name": ("5", "the fixture mcp_tape_name gives a str, not 5"),
+        "mcp_tape_options": (
+            "None",
+            "the fixture mcp_tape_options gives a dict of options of use_cassette(), not None",
+        ),
+        "mcp_tape_options ": ("{'ignor': ['x']}", "there is no option 'ignor', which mcp_tape_options gives; mode, "),
+    }
+    for number, (fixture, (value, _)) in enumerate(given.items()):
+        project.write(
+            f"test_{number}.py",
+            f"@pytest.fixture\ndef {fixture.strip()}():\n    return {value}\n\n"
+            f"@pytest.mark.mcp_tape\ndef test_{number}():\n    pass\n",
+        )
+    run = project.run()
+    assert run.outcomes == {"ERROR": ["test_0", "test_1", "test_2", "test_3"]}
+    for _, complaint in given.values():
+        assert f"InterceptError: {complaint}" in run.text
+
+
 def test_a_test_has_its_own_cassette_while_that_of_a_wider_fixture_is_open(project: Project) -> None:
     project.write(
         "test_it.py",

@@ -27,9 +27,8 @@ from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, InterceptError
 from mcp_intercept.recording.convert import convert
 from mcp_intercept.recording.interactions import Interaction
-from mcp_intercept.recording.journal import journal_of
+from mcp_intercept.recording.journal import JOURNAL, journal_of
 from mcp_intercept.recording.lines import read_line
-from mcp_intercept.recording.recorder import JOURNAL
 from mcp_intercept.recording.recovery import recover
 from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.store import CassetteFile, lines_of, write_cassette

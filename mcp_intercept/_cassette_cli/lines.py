@@ -31,10 +31,21 @@ def opened(path: Path) -> Generator[CassetteFile, None, None]:
     """A cassette, checked.
 
     Raises:
+        CassetteError: There is none, but what a recording has left that has not come to its end.
         CassetteFormatError: It is damaged, or none.
         OSError: It cannot be read.
     """
-    file = CassetteFile(path)
+    try:
+        file = CassetteFile(path)
+    except FileNotFoundError:
+        journal = journal_of(path)
+        if not journal.exists():
+            raise
+        raise CassetteError(
+            f"{path} is not there, but {journal.name} of a recording that has not come to its end; "
+            f"`mcp-intercept cassette recover` makes a cassette of it",
+            path=path,
+        ) from None
     try:
         yield file
     finally:

@@ -9,8 +9,8 @@ from typing import Any, Final
 from mcp_intercept._cassette_cli.lines import counted, plain, redactor_of, say, tried
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteError, CassetteFormatError
+from mcp_intercept.recording.journal import JOURNAL
 from mcp_intercept.recording.lines import FORMAT
-from mcp_intercept.recording.recorder import JOURNAL
 from mcp_intercept.recording.redaction import Redaction, Redactor
 from mcp_intercept.recording.scan import scan
 from mcp_intercept.recording.stored import SideFiles

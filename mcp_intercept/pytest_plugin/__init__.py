@@ -19,7 +19,7 @@ import pytest
 
 from mcp_intercept.pytest_plugin._block import Block
 from mcp_intercept.pytest_plugin._files import SUFFIX, default_dir, default_name, path_of
-from mcp_intercept.pytest_plugin._marks import is_taped, marks_of, together
+from mcp_intercept.pytest_plugin._marks import check_options, is_taped, marks_of, together
 from mcp_intercept.pytest_plugin._options import (
     MODE_VARIABLE,
     MODES,
@@ -195,6 +195,7 @@ def mcp_tape_mode(request: pytest.FixtureRequest, mcp_tape_options: Mapping[str,
     `None` leaves it to `use_cassette()`, which knows of the configuration, too. Override it to decide otherwise.
     """
     asked: str | None = request.config.getoption("mcp_record")
+    check_options(mcp_tape_options)
     marked = marks_of(request.node).options.get("mode")
     return asked or marked or mcp_tape_options.get("mode")
 
@@ -218,6 +219,7 @@ def mcp_tape(
     from mcp_intercept.errors import CassetteError, CassetteLockedError
 
     item: pytest.Item = request.node
+    check_options(mcp_tape_options)
     marked = marks_of(item)
     path = path_of(item, marked.name, mcp_tape_dir, mcp_tape_name)
     tape = _Tape(path, is_shared=path != default_dir(item) / f"{default_name(item)}{SUFFIX}")

@@ -56,7 +56,16 @@ def default_dir(item: pytest.Item) -> Path:
 
 
 def path_of(item: pytest.Item, marked: str | os.PathLike[str] | None, folder: Path | str, name: str) -> Path:
-    """Where the cassette of a test is by what it is called, in a mark or by a fixture."""
+    """Where the cassette of a test is by what it is called, in a mark or by a fixture.
+
+    Raises:
+        InterceptError: A project's own fixture gives something else.
+    """
+    from mcp_intercept.errors import InterceptError
+
+    for fixture, kinds, found in (("mcp_tape_dir", (str, os.PathLike), folder), ("mcp_tape_name", str, name)):
+        if not isinstance(found, kinds):  # pyright: ignore[reportUnnecessaryIsInstance] - users err
+            raise InterceptError(f"the fixture {fixture} gives a {'str' if kinds is str else 'path'}, not {found!r}")
     given = name if marked is None else os.fspath(marked)
     is_path = isinstance(marked, os.PathLike) or "/" in given or os.sep in given or given.endswith(SUFFIX)
     if marked is not None and is_path:

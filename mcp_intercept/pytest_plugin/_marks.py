@@ -29,15 +29,36 @@ def marks_of(item: pytest.Item) -> Marked:
 
 
 def _check(marker: pytest.Mark, named: tuple[Any, ...]) -> None:
-    from mcp_intercept._cassette import use_cassette
     from mcp_intercept.errors import InterceptError
 
     if len(named) > 1 or not all(map(_is_name, named)):
         raise InterceptError(f"mcp_tape takes the name of a cassette and named options, not {named!r}")
-    known = [option for option in signature(use_cassette).parameters if option != "path"]
+    known = _options()
     for option in marker.kwargs:
         if option not in ("name", *known):
             raise InterceptError(f"mcp_tape has no option {option!r}; it has name and {', '.join(known)}")
+
+
+def check_options(options: Any) -> None:
+    """Refuse what the fixture `mcp_tape_options` cannot give.
+
+    Raises:
+        InterceptError: These are no options.
+    """
+    from mcp_intercept.errors import InterceptError
+
+    if not isinstance(options, Mapping):
+        raise InterceptError(f"the fixture mcp_tape_options gives a dict of options of use_cassette(), not {options!r}")
+    known = _options()
+    for option in options:  # pyright: ignore[reportUnknownVariableType]
+        if option not in known:
+            raise InterceptError(f"there is no option {option!r}, which mcp_tape_options gives; {', '.join(known)} are")
+
+
+def _options() -> list[str]:
+    from mcp_intercept._cassette import use_cassette
+
+    return [option for option in signature(use_cassette).parameters if option != "path"]
 
 
 def _is_name(name: Any) -> bool:

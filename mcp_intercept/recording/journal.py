@@ -10,8 +10,13 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import Final
 
 from mcp_intercept.errors import CassetteLockedError
+
+JOURNAL: Final = "mcp-cassette-journal"
+"""The format that its first line names."""
+JOURNAL_VERSION: Final = 1
 
 _BLOCK_BYTES = 1 << 16
 # The system refuses to read or write it.

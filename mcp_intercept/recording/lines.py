@@ -15,6 +15,7 @@ from typing_extensions import NotRequired, TypedDict
 
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteFormatError
+from mcp_intercept.recording.journal import JOURNAL
 from mcp_intercept.recording.values import decode, is_object
 
 FORMAT: Final = "mcp-cassette"
@@ -225,6 +226,13 @@ def read_line(text: bytes, path: object, number: int) -> tuple[str, dict[str, An
     if kind is None:
         raise CassetteFormatError(
             f"this is no line of a cassette; it has none of {', '.join(_KINDS)}", path=path, line=number
+        )
+    if kind == "format" and line["format"] == JOURNAL:
+        raise CassetteFormatError(
+            "this is the journal of a recording that has not come to its end; "
+            "`mcp-intercept cassette recover` makes a cassette of it",
+            path=path,
+            line=number,
         )
     if kind == "format" and isinstance(line.get("version"), int) and line["version"] > VERSION:
         raise CassetteFormatError(

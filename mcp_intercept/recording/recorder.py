@@ -13,14 +13,12 @@ from typing import Any, Final
 from mcp_intercept._faults import Faults
 from mcp_intercept.recording.assembly import Assembly, Body, Connection, place_of
 from mcp_intercept.recording.frames import Frame
-from mcp_intercept.recording.journal import Journal
+from mcp_intercept.recording.journal import JOURNAL, JOURNAL_VERSION, Journal
 from mcp_intercept.recording.redaction import Redactor
 from mcp_intercept.recording.values import encode, is_object
 
 _logger = logging.getLogger("mcp_intercept")
 
-JOURNAL: Final = "mcp-cassette-journal"
-JOURNAL_VERSION: Final = 1
 SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 """Where a notification of protocol 2026-07-28 has the id of the request that subscribed to it."""
 STATE: Final = "recorded"

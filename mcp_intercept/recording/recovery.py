@@ -9,9 +9,8 @@ from typing import Any, Final
 from mcp_intercept._context import printable
 from mcp_intercept.errors import CassetteFormatError, CassetteLockedError
 from mcp_intercept.recording.assembly import Assembly
-from mcp_intercept.recording.journal import is_locked
+from mcp_intercept.recording.journal import JOURNAL, JOURNAL_VERSION, is_locked
 from mcp_intercept.recording.lines import read_line
-from mcp_intercept.recording.recorder import JOURNAL, JOURNAL_VERSION
 from mcp_intercept.recording.store import CassetteFile, write_cassette
 from mcp_intercept.recording.stored import SideFiles
 from mcp_intercept.recording.values import decode, encode, is_object

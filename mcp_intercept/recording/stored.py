@@ -134,8 +134,17 @@ class SideFiles:
                 f"{path.parent.name}/{name}, which belongs to the cassette, cannot be read ({error.strerror}); "
                 f"commit it together with the cassette, or record again with mode='rewrite'"
             ) from None
-        if not name.startswith(sha256(content).hexdigest()[:16]):
-            raise CassetteFormatError(f"{path.parent.name}/{name} is not what it was when it was recorded; restore it")
+        if not _is_named_after(content, name):
+            # Git may have changed how lines end, as it does on Windows unless it is told not to.
+            unix = content.replace(b"\r\n", b"\n")
+            others = (unix, unix.replace(b"\n", b"\r\n")) if encoding == "text" else ()
+            found = next((other for other in others if _is_named_after(other, name)), None)
+            if found is None:
+                raise CassetteFormatError(
+                    f"{path.parent.name}/{name} is not what it was when it was recorded; restore it, and if something "
+                    f"changes it again, exempt it (for Git: `*.mcp.files/** -text` in .gitattributes)"
+                )
+            content = found
         if encoding == "base64":
             return b64encode(content).decode()
         return content.decode("utf-8", "surrogatepass")
@@ -178,3 +187,7 @@ def _binary(value: str) -> bytes | None:
         return None
     # Only what gives the very same text again.
     return content if b64encode(content).decode() == value else None
+
+
+def _is_named_after(content: bytes, name: str) -> bool:
+    return name.startswith(sha256(content).hexdigest()[:16])
