@@ -708,8 +708,8 @@ def test_redact_and_verify_take_folders_and_several_files_and_go_on_where_one_is
         assert "--output goes with one cassette" in refused(capsys, "redact", *several, "-o", "new.mcp.jsonl")
     assert "one cassette is compared" in refused(capsys, "verify", path, whole[1], "--url", "http://127.0.0.1:9/")
     Path("empty").mkdir()
-    for command in ("verify", "redact"):
-        assert refused(capsys, command, "empty") == "mcp-intercept: there is no cassette in empty\n"
+    for name in ("verify", "redact"):
+        assert refused(capsys, name, "empty") == "mcp-intercept: there is no cassette in empty\n"
 
 
 def test_redact_goes_over_large_values_and_can_write_elsewhere(path: Path, capsys: Captured) -> None:

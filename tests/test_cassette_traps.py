@@ -285,6 +285,8 @@ async def test_what_was_a_secret_is_one_wherever_it_is_said_again(tmp_path: Path
             {"headers": [f"Bearer {given}"], "limit": 3},
             {"q": password},
             {"q": welcome.split("'")[1]},
+            {"secret": "sunflower", "pin": "a4"},
+            {"q": "seeds of a sunflower on a4"},  # words stand in many places for something else
         ]
         return [(await call_plainly(session, "use", arguments)).content[0].text for arguments in asked]
 
@@ -297,6 +299,7 @@ async def test_what_was_a_secret_is_one_wherever_it_is_said_again(tmp_path: Path
     assert token not in written
     assert password not in written
     assert "welcome bob" in written
+    assert "seeds of a sunflower on a4" in written
     with use_cassette(path, mode="none", unused="fail") as cassette:
         async with untaped(cassette) as session:
             assert len(await use(session)) == len(live)
