@@ -865,3 +865,40 @@ def test_a_scan_looks_at_the_names_of_keys_and_uses_what_a_user_added() -> None:
     assert [finding.kind for finding in scan({"x": ["lovelace", "ACME-1"]}, redactor)] == ["environment", "pattern"]
     changing = Redactor(Redaction(function=lambda value, where: "y"))
     assert [finding.kind for finding in scan({"x": ["x", "y"], "blob": "x"}, changing)] == ["function"]
+
+
+# --- What was a secret elsewhere -------------------------------------------------------------------------------------
+
+
+def test_one_that_learns_finds_what_was_a_secret_before_or_beside_it() -> None:
+    redactor = Redactor(Redaction(), {}, learns=True)
+    said = {"message": "at-123456789abc is out of date", "code": 1, "data": {"token": "at-123456789abc"}}
+    assert redactor.error(said) == {"message": "REDACTED is out of date", "code": 1, "data": {"token": "REDACTED"}}
+    # The longer one is no shorter one with something behind it.
+    longer = {"token": "at-123456789abc-again"}
+    alone = Redactor(Redaction(), {}).params("x", longer)
+    assert alone is not None
+    assert alone["token"].startswith("REDACTED-")
+    assert redactor.params("x", longer) == alone
+    repeated = redactor.params("x", {"a": "at-123456789abc-again", "b": "at-123456789abc"})
+    assert repeated == {"a": alone["token"], "b": "REDACTED"}
+
+
+@pytest.mark.parametrize("value", ["20261121", "2026-11-21", "sunflower", "short1"])
+def test_what_stands_in_many_places_is_not_learned(value: str) -> None:
+    redactor = Redactor(Redaction(), {}, learns=True)
+    redactor.params("x", {"password": value})
+    assert redactor.result("x", {"text": f"at {value}"}) == {"text": f"at {value}"}
+
+
+def test_it_looks_for_the_latest_and_leaves_what_is_encoded() -> None:
+    redactor = Redactor(Redaction(), {}, learns=True)
+    for number in range(65):
+        redactor.params("x", {"token": f"at-{number:09}"})
+    blob = {"mimeType": "a/b", "data": "at000000064"}
+    assert redactor.params("x", {"first": "at-000000000", "last": "at-000000064"}) == {
+        "first": "at-000000000",
+        "last": "REDACTED",
+    }
+    redactor.params("x", {"token": "at000000064"})
+    assert redactor.result("x", blob) == blob

@@ -219,7 +219,7 @@ def mcp_tape(
     from mcp_intercept.errors import CassetteError, CassetteLockedError
 
     item: pytest.Item = request.node
-    check_options(mcp_tape_options)
+    check_options(mcp_tape_options)  # here, too, as `mcp_tape_mode` may be overridden
     marked = marks_of(item)
     path = path_of(item, marked.name, mcp_tape_dir, mcp_tape_name)
     tape = _Tape(path, is_shared=path != default_dir(item) / f"{default_name(item)}{SUFFIX}")

@@ -222,6 +222,7 @@ class Redactor:
         self._learns = learns
         self._learned: dict[str, str] = {}
         """What stands in for values that were secret by their names, the latest last."""
+        self._sought: list[tuple[str, str]] = []
         self._known = KnownValues(redaction.env)
         self._look_for(given.items())
 
@@ -262,25 +263,21 @@ class Redactor:
 
     def params(self, method: str, params: dict[str, Any] | None) -> dict[str, Any] | None:
         """The params of a request or notification, of either side."""
-        return params if params is None or self._is_idle else self._whole(method, params)
+        return params if params is None or self._is_idle else self._whole(params, _mode_of(method))
 
     def result(self, method: str, result: dict[str, Any]) -> dict[str, Any]:
         """The result of a request of that method, of either side."""
-        return result if self._is_idle else self._whole(method, result)
+        return result if self._is_idle else self._whole(result, _mode_of(method))
 
     def error(self, error: dict[str, Any]) -> dict[str, Any]:
         """The error of a response."""
-        if self._is_idle:
-            return error
-        found: dict[str, Any] = self._walk(error, PROTOCOL, self._root(), 0)
-        return found
+        return error if self._is_idle else self._whole(error, PROTOCOL)
 
     def text(self, text: str) -> str:
         """Any text that stands for itself."""
         return text if self._is_idle else self._leaf(text, DATA, self._root(), 0)
 
-    def _whole(self, method: str, value: dict[str, Any]) -> dict[str, Any]:
-        mode = PROTOCOL if method in METHODS else DATA
+    def _whole(self, value: dict[str, Any], mode: int) -> dict[str, Any]:
         learned = self._learned
         found: dict[str, Any] = self._walk(value, mode, self._root(), 0)
         # What was learned at the end may stand at the beginning, too.
@@ -393,16 +390,21 @@ class Redactor:
         secret, written = after_scheme(value).strip(), after_scheme(hidden).strip()
         if secret in self._learned or len(secret) < _SHORTEST_LEARNED:
             return
-        if is_no_word(secret) and is_placeholder(written):
+        # A number or a date stands in many places for something else, as words do.
+        has_letter = secret.lower() != secret.upper()
+        if has_letter and is_no_word(secret) and is_placeholder(written):
             latest = [*self._learned.items()][1 - _MOST_LEARNED :]
             self._learned = {**dict(latest), secret: written}
+            # The longest first: one may be a part of another.
+            self._sought = sorted(self._learned.items(), key=lambda pair: len(pair[0]), reverse=True)
 
     # Strings.
 
     def _leaf(self, text: str, mode: int, where: str | None, nested: int) -> str:
         new = text if self._known.pattern is None else self._without_known(text, where, encoded=mode == ENCODED)
-        if self._learned and mode != ENCODED and len(new) >= _SHORTEST_LEARNED:
-            for secret, written in self._learned.items():
+        # What is hidden anyway is hidden as a whole, with the placeholder that it has elsewhere.
+        if self._sought and mode not in (ENCODED, HIDDEN) and len(new) >= _SHORTEST_LEARNED:
+            for secret, written in self._sought:
                 if secret in new:
                     self._note(where, "key name", secret)
                     new = new.replace(secret, written)
@@ -597,6 +599,10 @@ class Redactor:
     def _note(self, where: str | None, kind: str, secret: str) -> None:
         if self._found is not None:
             self._found(where or "", kind, secret)
+
+
+def _mode_of(method: str) -> int:
+    return PROTOCOL if method in METHODS else DATA
 
 
 def _end_of(match: re.Match[str] | None) -> int:
